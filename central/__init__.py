@@ -1,0 +1,1 @@
+"""The central service; it begins with the issue that connects gateways to Kafka."""

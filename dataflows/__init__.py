@@ -1,0 +1,1 @@
+"""Which stream goes where; no transport or runtime is named in a topology."""

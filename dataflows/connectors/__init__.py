@@ -1,0 +1,1 @@
+"""The outside world as sources and sinks: one file per library or protocol."""

@@ -1,0 +1,1 @@
+"""The steps of the topologies: pure functions, each wrapped once."""

@@ -1,0 +1,195 @@
+"""What an operator may set: one TOML file into one frozen record, read once at start."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from models.contracts.errors import ConfigError
+from models.contracts.policy import ROUTES, Policy, Route
+from models.contracts.scalars import Count, Name, Number, Port
+from models.contracts.wire import decode_toml
+
+Bytes = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Strict: a misspelt key is an error, not a default."""
+
+
+class ServerTls(_Section):
+    """A listener's certificate; with `client_ca`, clients must show one that it signed (RFC 5425)."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+
+class ClientTls(_Section):
+    """How we check the far end, and who we are to it."""
+
+    ca: str = ""  # empty: the system's
+    certificate: str = ""
+    key: str = ""
+
+
+class _Source(_Section, tag_field="kind"):
+    name: Name
+    max_event_bytes: Bytes = 8192  # longer hostile input costs a parser tens of milliseconds
+
+
+class SyslogUdp(_Source, tag="syslog-udp"):
+    host: str = "127.0.0.1"
+    port: Port = 5514
+    receive_buffer_bytes: Bytes = 16 << 20  # about a second at 20,000 datagrams/s
+
+
+class SyslogTcp(_Source, tag="syslog-tcp"):
+    """Octet counting and line feeds (RFC 6587); with `tls`, RFC 5425."""
+
+    host: str = "127.0.0.1"
+    port: Port = 5514
+    tls: ServerTls | None = None
+    max_connections: Number = 256
+    idle_timeout_s: Seconds = 3600.0
+
+
+class Mqtt(_Source, tag="mqtt"):
+    """MQTT 5, persistent session; acknowledged when the event is on disk."""
+
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    topics: Annotated[tuple[str, ...], Meta(min_length=1)]
+    client_id: str = ""  # empty: the gateway's name and the source's
+    text_path: str = ""  # `a.b.c` into a JSON payload; empty: the payload is the text
+    id_path: str = ""  # where the sender's own id stands, if it has one
+    tls: ClientTls | None = None
+    username: str = ""
+    password_file: str = ""
+    receive_maximum: Annotated[int, Meta(ge=1, le=65535)] = 1000
+    session_expiry_s: Count = 7 * 24 * 3600
+
+
+class FileTail(_Source, tag="file"):
+    """Follows a file through rotation and truncation."""
+
+    path: str
+    from_start: bool = True
+    poll_interval_s: Seconds = 0.25
+
+
+class StandardInput(_Source, tag="stdin"):
+    """Lines of standard input until its end."""
+
+
+Source = SyslogUdp | SyslogTcp | Mqtt | FileTail | StandardInput
+
+
+class _Output(_Section, tag_field="kind"):
+    name: Name
+    routes: tuple[Route, ...] = ROUTES
+    backlog_max_bytes: Bytes = 1 << 30  # then the flow waits, and the spool behind it
+
+
+class JsonLines(_Output, tag="json-lines"):
+    path: str
+    rotate_bytes: Bytes = 64 << 20
+    rotate_s: Seconds = 24 * 3600.0
+    keep: Count = 30  # rotated files; 0 keeps all
+
+
+class MqttOutput(_Output, tag="mqtt"):
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    topic: str = "headwater/verdicts"
+    tls: ClientTls | None = None
+    username: str = ""
+    password_file: str = ""
+
+
+class SyslogOutput(_Output, tag="syslog"):
+    """To a SIEM over TCP or TLS: RFC 5424 structured data, or CEF."""
+
+    host: str = "127.0.0.1"
+    port: Port = 6514
+    format: Literal["rfc5424", "cef"] = "rfc5424"
+    tls: ClientTls | None = None
+
+
+class Terminal(_Output, tag="terminal"):
+    """Coloured lines on standard output."""
+
+
+Output = JsonLines | MqttOutput | SyslogOutput | Terminal
+
+
+class Gateway(_Section):
+    name: Name = "gateway"
+    state_dir: str = "state"  # spool, recovery, backlogs; on a disk that survives power loss
+    epoch_ms: Annotated[int, Meta(ge=10, le=60_000)] = 500  # what a crash can repeat; five syncs each
+
+
+class Model(_Section):
+    release: str = "soc-triage"  # a shipped release's name, or a path to a GGUF
+    sha256: str = ""  # empty: not checked; `edge init` writes it
+    task: str = ""  # a task file, for an instruct model that carries no release
+    threads: Count = 0  # 0: one per core, at most two
+    batch_events: Annotated[int, Meta(ge=1, le=256)] = 64
+    context_tokens: Annotated[int, Meta(ge=256)] = 1024
+
+
+class Spool(_Section):
+    max_bytes: Bytes = 2 << 30  # about a day at 200 events/s
+
+
+class Repeats(_Section):
+    """Repeats of an id are dropped while they are among the last `window_events` and younger than `window_s`."""
+
+    window_events: Count = 65_536
+    window_s: Seconds = 600.0
+
+
+class Operations(_Section):
+    """`/healthz`, `/readyz` and `/metrics`."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9477
+
+
+class Config(_Section):
+    gateway: Gateway = field(default_factory=Gateway)
+    model: Model = field(default_factory=Model)
+    policy: Policy | None = None  # none: the release's own
+    policy_file: str = ""  # TOML, re-read on SIGHUP; wins over `policy`
+    spool: Spool = field(default_factory=Spool)
+    repeats: Repeats = field(default_factory=Repeats)
+    operations: Operations = field(default_factory=Operations)
+    sources: tuple[Source, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    dead_letters: JsonLines | None = None  # none: `dead-letters.jsonl` in the state directory
+
+
+def config_path() -> Path:
+    """Where the configuration is looked for: `HEADWATER_CONFIG`, else `./edge.toml`."""
+    return Path(os.environ.get("HEADWATER_CONFIG", "edge.toml"))
+
+
+def read_config(path: Path) -> Config:
+    """Read and check the configuration; opens nothing else.
+
+    Raises:
+        ConfigError: the file, the key, what was found and what is wanted.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; `python -m edge init` writes one") from error
+    config = decode_toml(text, Config, str(path))
+    for section, parts in (("sources", config.sources), ("outputs", config.outputs)):
+        names = [part.name for part in parts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"{path}: `{section}`: the name `{name}` occurs {names.count(name)} times; each needs its own")
+    return config

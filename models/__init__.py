@@ -1,0 +1,1 @@
+"""Text in, opinions out: contracts, tasks, prompts, calibration and one classifier per runtime."""

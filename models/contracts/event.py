@@ -1,0 +1,35 @@
+"""One line or message from one source, with a deterministic id."""
+
+from msgspec import Struct
+
+from models.contracts.scalars import EventId, Name, UnixMillis
+
+
+class Event(Struct, frozen=True, kw_only=True, tag="event/1", gc=False):
+    """What arrived, and what a model is to read of it.
+
+    Unknown fields are ignored on purpose: gateways and central upgrade on different days.
+    """
+
+    id: EventId
+    source: Name  # the name of the source in the configuration
+    received_at_ms: UnixMillis  # the gateway's clock
+    text: str  # the record as it arrived, decoded and cut to the limit
+    body: str  # what a model reads: `text` without time stamp, host name and process id
+    occurred_at_ms: UnixMillis | None = None  # the sender's clock: never subtract it from ours
+    host: str | None = None
+    app: str | None = None
+    severity: int | None = None  # RFC 5424 section 6.2.1: 0 emergency … 7 debug
+    truncated: bool = False  # the record was longer than the limit
+    replaced: bool = False  # invalid UTF-8 became U+FFFD
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=False):
+    """A record that got no verdict, whole, with the reason."""
+
+    id: EventId
+    source: Name
+    received_at_ms: UnixMillis
+    reason: Name  # short and countable: `no-text-at-path`, `refused-by-classifier`
+    detail: str
+    raw: bytes  # base64 in JSON (RFC 4648 section 4)

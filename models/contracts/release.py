@@ -1,0 +1,57 @@
+"""Model, prompt, calibration and first policy as one numbered unit; it lives in the GGUF's own metadata."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from models.contracts.policy import Policy
+from models.contracts.scalars import Name, Number
+from models.contracts.task import Task
+
+METADATA_KEY = "headwater.release"
+"""The one key of the GGUF's metadata; its value is the `Release` as JSON."""
+
+
+class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """softmax(log p / temperature + bias) over the labels; Guo et al. 2017 (temperature and vector scaling)."""
+
+    temperature: float = 1.0
+    bias: tuple[float, ...] = ()  # one per label, or empty for none
+
+
+class Prompt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands around the event.
+
+    `chat` renders the model's own chat template. `plain` is the literal text before and after the event, for a model
+    that was trained on just that. `encoder` has nothing around the event.
+    """
+
+    kind: Literal["chat", "plain", "encoder"] = "chat"
+    before: str = ""
+    after: str = ""
+
+
+class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An event whose answer is known: the self-test of a release."""
+
+    text: str
+    label: Name
+    confidence: float
+
+
+class Release(Struct, frozen=True, kw_only=True, tag="release/1"):
+    """Everything that was measured together and is shipped together."""
+
+    name: Name
+    number: Number
+    task: Task
+    prompt: Prompt = Prompt()
+    calibration: Calibration = Calibration()
+    policy: Policy = Policy()
+    golden: tuple[Golden, ...] = ()
+    provenance: dict[str, str] = {}  # data digest, licences, seeds, figures
+
+    @property
+    def title(self) -> str:
+        """The name that verdicts carry."""
+        return f"{self.name}-{self.number}"

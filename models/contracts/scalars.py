@@ -1,0 +1,24 @@
+"""Scalars that carry their unit and their range in the type."""
+
+from typing import Annotated, NewType
+
+from msgspec import Meta
+
+EventId = NewType("EventId", str)
+"""`<origin>.<position>`: names one record of one source, the same after any crash."""
+
+_NAME = Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+
+Name = Annotated[str, _NAME]
+"""A name an operator types: letters, digits, `_`, `.` and `-`, 64 characters at most."""
+
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+Number = Annotated[int, Meta(ge=1)]
+"""Counts releases and policies; a higher number is newer."""
+
+UnixMillis = Annotated[int, Meta(ge=0)]
+"""Milliseconds since 1970-01-01T00:00:00Z, by the clock that the field's name says."""
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+"""0 asks the kernel for a free one."""

@@ -1,0 +1,33 @@
+"""An opinion turned into a decision, and which release and policy made it."""
+
+from msgspec import Struct
+
+from models.contracts.policy import Route
+from models.contracts.scalars import Count, EventId, Name, Number, Probability, UnixMillis
+
+
+class Verdict(Struct, frozen=True, kw_only=True, tag="verdict/1", gc=False):
+    """One per event; a repeat has the same `id`, so that whoever receives it can drop it.
+
+    `id, text, label, confidence, probabilities, label_mass, fields, route, release, policy` are the contract of
+    `python -m edge classify`; the rest says where the event came from. `confidence` is the probability of `label`.
+    """
+
+    id: EventId
+    text: str
+    label: Name
+    confidence: Probability
+    probabilities: dict[str, float]
+    label_mass: Probability
+    fields: dict[str, tuple[str, ...]]
+    route: Route
+    release: str  # `<name>-<number>`
+    policy: Number
+    source: Name
+    received_at_ms: UnixMillis
+    occurred_at_ms: UnixMillis | None = None
+    host: str | None = None
+    app: str | None = None
+    severity: Count | None = None
+    truncated: bool = False
+    replaced: bool = False

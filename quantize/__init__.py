@@ -1,0 +1,1 @@
+"""Labelled events in, a measured 4-bit release out."""
