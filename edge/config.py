@@ -19,7 +19,7 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Strict: a misspelt key is an error, not a default."""
 
 
-class ServerTls(_Section):
+class ServerTls(_Section, frozen=True, kw_only=True):
     """A listener's certificate; with `client_ca`, clients must show one that it signed (RFC 5425)."""
 
     certificate: str
@@ -27,7 +27,7 @@ class ServerTls(_Section):
     client_ca: str = ""
 
 
-class ClientTls(_Section):
+class ClientTls(_Section, frozen=True, kw_only=True):
     """How we check the far end, and who we are to it."""
 
     ca: str = ""  # empty: the system's
@@ -35,18 +35,18 @@ class ClientTls(_Section):
     key: str = ""
 
 
-class _Source(_Section, tag_field="kind"):
+class _Source(_Section, frozen=True, kw_only=True, tag_field="kind"):
     name: Name
     max_event_bytes: Bytes = 8192  # longer hostile input costs a parser tens of milliseconds
 
 
-class SyslogUdp(_Source, tag="syslog-udp"):
+class SyslogUdp(_Source, frozen=True, kw_only=True, tag="syslog-udp"):
     host: str = "127.0.0.1"
     port: Port = 5514
     receive_buffer_bytes: Bytes = 16 << 20  # about a second at 20,000 datagrams/s
 
 
-class SyslogTcp(_Source, tag="syslog-tcp"):
+class SyslogTcp(_Source, frozen=True, kw_only=True, tag="syslog-tcp"):
     """Octet counting and line feeds (RFC 6587); with `tls`, RFC 5425."""
 
     host: str = "127.0.0.1"
@@ -56,7 +56,7 @@ class SyslogTcp(_Source, tag="syslog-tcp"):
     idle_timeout_s: Seconds = 3600.0
 
 
-class Mqtt(_Source, tag="mqtt"):
+class Mqtt(_Source, frozen=True, kw_only=True, tag="mqtt"):
     """MQTT 5, persistent session; acknowledged when the event is on disk."""
 
     host: str = "127.0.0.1"
@@ -72,7 +72,7 @@ class Mqtt(_Source, tag="mqtt"):
     session_expiry_s: Count = 7 * 24 * 3600
 
 
-class FileTail(_Source, tag="file"):
+class FileTail(_Source, frozen=True, kw_only=True, tag="file"):
     """Follows a file through rotation and truncation."""
 
     path: str
@@ -80,27 +80,27 @@ class FileTail(_Source, tag="file"):
     poll_interval_s: Seconds = 0.25
 
 
-class StandardInput(_Source, tag="stdin"):
+class StandardInput(_Source, frozen=True, kw_only=True, tag="stdin"):
     """Lines of standard input until its end."""
 
 
 Source = SyslogUdp | SyslogTcp | Mqtt | FileTail | StandardInput
 
 
-class _Output(_Section, tag_field="kind"):
+class _Output(_Section, frozen=True, kw_only=True, tag_field="kind"):
     name: Name
     routes: tuple[Route, ...] = ROUTES
     backlog_max_bytes: Bytes = 1 << 30  # then the flow waits, and the spool behind it
 
 
-class JsonLines(_Output, tag="json-lines"):
+class JsonLines(_Output, frozen=True, kw_only=True, tag="json-lines"):
     path: str
     rotate_bytes: Bytes = 64 << 20
     rotate_s: Seconds = 24 * 3600.0
     keep: Count = 30  # rotated files; 0 keeps all
 
 
-class MqttOutput(_Output, tag="mqtt"):
+class MqttOutput(_Output, frozen=True, kw_only=True, tag="mqtt"):
     host: str = "127.0.0.1"
     port: Port = 1883
     topic: str = "headwater/verdicts"
@@ -109,7 +109,7 @@ class MqttOutput(_Output, tag="mqtt"):
     password_file: str = ""
 
 
-class SyslogOutput(_Output, tag="syslog"):
+class SyslogOutput(_Output, frozen=True, kw_only=True, tag="syslog"):
     """To a SIEM over TCP or TLS: RFC 5424 structured data, or CEF."""
 
     host: str = "127.0.0.1"
@@ -118,20 +118,20 @@ class SyslogOutput(_Output, tag="syslog"):
     tls: ClientTls | None = None
 
 
-class Terminal(_Output, tag="terminal"):
+class Terminal(_Output, frozen=True, kw_only=True, tag="terminal"):
     """Coloured lines on standard output."""
 
 
 Output = JsonLines | MqttOutput | SyslogOutput | Terminal
 
 
-class Gateway(_Section):
+class Gateway(_Section, frozen=True, kw_only=True):
     name: Name = "gateway"
     state_dir: str = "state"  # spool, recovery, backlogs; on a disk that survives power loss
     epoch_ms: Annotated[int, Meta(ge=10, le=60_000)] = 500  # what a crash can repeat; five syncs each
 
 
-class Model(_Section):
+class Model(_Section, frozen=True, kw_only=True):
     release: str = "soc-triage"  # a shipped release's name, or a path to a GGUF
     sha256: str = ""  # empty: not checked; `edge init` writes it
     task: str = ""  # a task file, for an instruct model that carries no release
@@ -140,25 +140,25 @@ class Model(_Section):
     context_tokens: Annotated[int, Meta(ge=256)] = 1024
 
 
-class Spool(_Section):
+class Spool(_Section, frozen=True, kw_only=True):
     max_bytes: Bytes = 2 << 30  # about a day at 200 events/s
 
 
-class Repeats(_Section):
+class Repeats(_Section, frozen=True, kw_only=True):
     """Repeats of an id are dropped while they are among the last `window_events` and younger than `window_s`."""
 
     window_events: Count = 65_536
     window_s: Seconds = 600.0
 
 
-class Operations(_Section):
+class Operations(_Section, frozen=True, kw_only=True):
     """`/healthz`, `/readyz` and `/metrics`."""
 
     host: str = "127.0.0.1"
     port: Port = 9477
 
 
-class Config(_Section):
+class Config(_Section, frozen=True, kw_only=True):
     gateway: Gateway = field(default_factory=Gateway)
     model: Model = field(default_factory=Model)
     policy: Policy | None = None  # none: the release's own
@@ -191,5 +191,7 @@ def read_config(path: Path) -> Config:
         names = [part.name for part in parts]
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError(f"{path}: `{section}`: the name `{name}` occurs {names.count(name)} times; each needs its own")
+                raise ConfigError(
+                    f"{path}: `{section}`: the name `{name}` occurs {names.count(name)} times; each needs its own"
+                )
     return config
