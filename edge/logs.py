@@ -1,0 +1,37 @@
+"""One structured line per decision on standard error: a name and key-values, never an event's text.
+
+`HEADWATER_LOG=json` writes JSON lines, `HEADWATER_LOG=plain` key=value; without it, colour on a terminal and
+key=value elsewhere, where the journal adds its own time stamp beside ours.
+"""
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import Processor
+
+
+def configure(stream: TextIO | None = None) -> None:
+    """Send everything that is logged in this process to `stream`, standard error by default."""
+    out = stream if stream is not None else sys.stderr
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            structlog.processors.format_exc_info,
+            _renderer(os.environ.get("HEADWATER_LOG", ""), on_terminal=out.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,  # a library may have taken its logger before we came here
+    )
+
+
+def _renderer(wanted: str, *, on_terminal: bool) -> Processor:
+    if wanted == "json":
+        return structlog.processors.JSONRenderer()
+    if on_terminal and wanted != "plain" and "NO_COLOR" not in os.environ:
+        return structlog.dev.ConsoleRenderer(colors=True)
+    return structlog.processors.LogfmtRenderer(key_order=["at", "level", "event"], drop_missing=True)

@@ -1,0 +1,67 @@
+"""One gateway per state directory: locks that the kernel drops when their holders are gone."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from models.contracts.errors import ConfigError
+
+_PATIENCE_S = 10.0  # an orphaned intake commits and leaves within a second; a loaded machine gets more
+
+
+class StateLock:
+    """Two locks on one file: the gateway's own, and one that its intake inherits.
+
+    A record lock (`lockf`) belongs to one process, so it says whether a gateway lives. An `flock` belongs to the open
+    file, so it lasts until the intake is gone too: a gateway that is started right after a kill waits until the old
+    intake has committed what it accepted and has let go of its ports, and two intakes never write one spool.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "lock"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def acquire(self) -> None:
+        """Take both locks, waiting only for what an earlier gateway left behind.
+
+        Raises:
+            ConfigError: another gateway lives, or its intake does not end.
+        """
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ConfigError(
+                f"{self._path}: held by gateway process {self._holder()}; one gateway per state directory: "
+                "stop that one, or give this one its own `gateway.state_dir`"
+            ) from error
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._inherited_lock():
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"{self._path}: still held by the intake of gateway process {self._holder()}, which is gone; "
+                    f"waited {_PATIENCE_S:.0f} s: stop the process `edge.intake` that is left"
+                )
+            time.sleep(0.02)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+
+    def fileno(self) -> int:
+        """Return the descriptor that the intake inherits."""
+        return self._fd
+
+    def release(self) -> None:
+        """Close our descriptor; a child that inherited it holds the `flock` until it ends."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _inherited_lock(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _holder(self) -> str:
+        return os.pread(self._fd, 32, 0).decode("ascii", "replace") or "unknown"
