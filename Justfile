@@ -1,0 +1,73 @@
+# `./just` alone lists these with their purpose.
+
+set positional-arguments
+
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+
+# List the recipes
+[private]
+default:
+    @just --list --unsorted
+
+# Send the shipped sample through a real gateway on this machine and count every verdict
+demo *arguments:
+    python -m edge demo "$@"
+
+# Everything, as CI runs it; arguments go to pytest
+test *arguments: check
+    python -m pytest -m "not slow" "$@"
+
+# What needs no running: style, types, one-way imports
+check:
+    ruff check
+    ruff format --check
+    mypy
+    lint-imports
+
+# Put the code into the one style
+format:
+    ruff check --fix-only --quiet
+    ruff format
+
+# Run the gateway by ./edge.toml, or by $HEADWATER_CONFIG
+run:
+    python -m bytewax.run edge.gateway
+
+# Triage files offline: one JSON verdict per line on standard output
+classify *arguments:
+    @python -m edge classify "$@"
+
+# Measure what the README claims; writes build/bench.json; `--only NAME` for some of it
+bench *arguments:
+    python -m bench "$@"
+
+# The long form of the fault tests: hours
+soak *arguments:
+    python -m pytest -m slow "$@"
+
+# Write docs/schemas from the types
+schemas:
+    python -m models.contracts.schemas docs/schemas
+
+# Write the map of the folders into the README, from the modules' first lines
+map:
+    python tests/test_map.py
+
+# Resolve the dependencies anew and write requirements/*.txt, with a hash for every file
+lock:
+    #!/bin/sh
+    set -eu
+    compile() {
+        uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header "$@"
+    }
+    mkdir -p build
+    # One resolution of everything binds the others, so that a name means one version in all of them.
+    compile pyproject.toml --all-extras --group build --group dev --output-file build/constraints.txt --upgrade
+    for extra in edge central quantize; do
+        compile pyproject.toml --extra $extra --constraints build/constraints.txt \
+            --generate-hashes --upgrade --output-file requirements/$extra.txt
+    done
+    for group in build dev; do
+        compile --group $group --constraints build/constraints.txt \
+            --generate-hashes --upgrade --output-file requirements/$group.txt
+    done
