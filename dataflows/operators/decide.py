@@ -1,0 +1,75 @@
+"""Opinions in; verdicts, each with its route, out. Pure."""
+
+from collections.abc import Sequence
+
+from bytewax import operators as op
+from bytewax.dataflow import Stream, operator
+
+from dataflows.observer import Observer
+from dataflows.operators.classify import Judged
+from models.classifier import Current
+from models.contracts.event import Event
+from models.contracts.opinion import Opinion
+from models.contracts.policy import Policy, Route
+from models.contracts.release import Release
+from models.contracts.verdict import Verdict
+
+
+@operator
+def decide(step_id: str, up: Stream[Judged], policy: Current[Policy], observer: Observer) -> Stream[list[Verdict]]:
+    """Turn opinions into verdicts by the policy in force, read once for each window."""
+
+    def step(judged: Judged) -> list[Verdict]:
+        verdicts = decide_window(judged.events, judged.opinions, judged.release, policy.get())
+        observer.decided(verdicts)
+        return verdicts
+
+    return op.map("verdicts", up, step)
+
+
+def decide_window(
+    events: Sequence[Event], opinions: Sequence[Opinion], release: Release, policy: Policy
+) -> list[Verdict]:
+    """Return one verdict per event, in order.
+
+    The most probable label stands, and the verdict is accepted, when its probability reaches the label's threshold and
+    the labels cover at least `mass_floor` of what the model would say. Otherwise it takes the policy's doubtful route;
+    there, `unsure` means the task's default label with its own probability. Of equally probable labels the first wins.
+    """
+    names = release.task.label_names
+    thresholds = [policy.accept_at_by_label.get(name, policy.accept_at) for name in names]
+    default = names.index(release.task.default_label)
+    title, number, floor, doubtful = release.title, policy.number, policy.mass_floor, policy.doubtful
+    verdicts = []
+    for event, opinion in zip(events, opinions, strict=True):
+        probabilities = opinion.probabilities
+        confidence = max(probabilities)
+        best = probabilities.index(confidence)
+        route: Route = "accepted"
+        if confidence < thresholds[best] or opinion.label_mass < floor:
+            route = doubtful
+            if route == "unsure":
+                best, confidence = default, probabilities[default]
+        verdicts.append(
+            Verdict(
+                id=event.id,
+                text=event.text,
+                label=names[best],
+                confidence=confidence,
+                probabilities=dict(zip(names, probabilities, strict=True)),
+                label_mass=opinion.label_mass,
+                fields=opinion.fields,
+                route=route,
+                release=title,
+                policy=number,
+                source=event.source,
+                received_at_ms=event.received_at_ms,
+                occurred_at_ms=event.occurred_at_ms,
+                host=event.host,
+                app=event.app,
+                severity=event.severity,
+                truncated=event.truncated or opinion.truncated,
+                replaced=event.replaced,
+            )
+        )
+    return verdicts

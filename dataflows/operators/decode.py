@@ -1,0 +1,211 @@
+"""Raw records in; events, and dead letters with their reasons, out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from bytewax import operators as op
+from bytewax.dataflow import Stream, operator
+from msgspec import Struct
+
+from dataflows.observer import Observer
+from models.contracts.event import DeadLetter, Event
+from models.contracts.scalars import EventId
+from models.header import split
+
+
+class Records(Protocol):
+    """What every source hands over: records that came together. One item of the flow is one of these."""
+
+    @property
+    def source(self) -> str:
+        """The name of the source in the configuration."""
+
+    @property
+    def received_at_ms(self) -> int:
+        """When they came, by the gateway's clock."""
+
+    @property
+    def records(self) -> Sequence[bytes]:
+        """As they came, without framing."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """One per record: the same for the same record after any crash."""
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """How the records of one source are read."""
+
+    max_bytes: int = 8192  # of the text; the rest is cut off and the event is marked
+    text_path: str = ""  # `a.b.c` into a JSON record; empty: the record is the text
+    id_path: str = ""  # where the sender's own id stands; a record without one keeps ours
+
+
+PLAIN = Reading()
+_LONGEST_ID = 128  # characters; a longer sender's id is not one
+
+
+class _Text(Struct, frozen=True, gc=False):
+    text: str
+    id: str
+    truncated: bool = False
+    replaced: bool = False
+
+
+class _Refused(Struct, frozen=True, gc=False):
+    reason: str
+    detail: str
+
+
+class Decoded(Struct, frozen=True):
+    """What became of records."""
+
+    events: list[Event]
+    letters: list[DeadLetter]
+
+
+@dataclass(frozen=True)
+class DecodedStreams:
+    """Lists of events, and lists of dead letters; no list is empty."""
+
+    events: Stream[list[Event]]
+    letters: Stream[list[DeadLetter]]
+
+
+@operator
+def decode(step_id: str, up: Stream[Records], readings: Mapping[str, Reading], observer: Observer) -> DecodedStreams:
+    """Part records into events and dead letters; `readings` says how, by source."""
+
+    def step(batches: list[Records]) -> list[Decoded]:
+        whole = Decoded([], [])
+        for batch in batches:
+            observer.arrived(batch.source, len(batch.records), batch.received_at_ms)
+            decode_into(whole, batch, readings.get(batch.source, PLAIN))
+        if whole.letters:
+            observer.buried(whole.letters)
+        return [whole]
+
+    # Batches that the source hands over together become one list: the classifier gains by what it sees at once.
+    parted = op.flat_map_batch("part", up, step)
+    return DecodedStreams(
+        events=op.filter_map("events", parted, lambda decoded: decoded.events or None),
+        letters=op.filter_map("letters", parted, lambda decoded: decoded.letters or None),
+    )
+
+
+def decode_records(batch: Records, reading: Reading = PLAIN) -> Decoded:
+    """Return an event or a dead letter for each record, each in the order of arrival."""
+    whole = Decoded([], [])
+    decode_into(whole, batch, reading)
+    return whole
+
+
+def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
+    """Add an event or a dead letter for each record to what earlier batches became."""
+    source, received_at_ms = batch.source, batch.received_at_ms
+    events, letters = whole.events, whole.letters
+    read: Callable[[bytes, str, Reading], _Text | _Refused] = _read_json if reading.text_path else _read_text
+    for raw, own_id in zip(batch.records, batch.ids, strict=True):
+        found = read(raw, own_id, reading)
+        if isinstance(found, _Text):
+            header = split(found.text, received_at_ms)
+            events.append(
+                Event(
+                    id=EventId(found.id),
+                    source=source,
+                    received_at_ms=received_at_ms,
+                    text=found.text,
+                    body=header.body,
+                    occurred_at_ms=header.occurred_at_ms,
+                    host=header.host,
+                    app=header.app,
+                    severity=header.severity,
+                    truncated=found.truncated,
+                    replaced=found.replaced,
+                )
+            )
+        else:
+            letters.append(
+                DeadLetter(
+                    id=EventId(own_id),
+                    source=source,
+                    received_at_ms=received_at_ms,
+                    reason=found.reason,
+                    detail=found.detail,
+                    raw=raw,
+                )
+            )
+
+
+def _read_text(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:
+    if len(raw) <= reading.max_bytes:
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = raw.decode("utf-8", "replace")
+            return _Text(text, own_id, replaced=True)
+        return _Text(text, own_id) if text and not text.isspace() else _EMPTY
+    whole, cut = len(raw), _cut(raw, reading.max_bytes)
+    text = cut.decode("utf-8", "replace")
+    if text.isspace():
+        return _Refused("empty", f"{whole} bytes begin with {len(cut)} of white space")
+    return _Text(text, own_id, truncated=True, replaced="\ufffd" in text)
+
+
+def _read_json(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:
+    replaced = False
+    try:
+        payload = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # msgspec refuses a whole record for one bad byte; we mark it, as everywhere.
+        text = raw.decode("utf-8", "replace")
+        replaced = "\ufffd" in text
+        if not replaced:
+            return _Refused("not-json", str(error))
+        try:
+            payload = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as again:
+            return _Refused("not-json", str(again))
+    text = _at(payload, reading.text_path)
+    if not isinstance(text, str):
+        found = "nothing" if text is None else type(text).__name__
+        return _Refused("no-text-at-path", f"`{reading.text_path}`: found {found}, wanted a string")
+    event_id = _id_at(payload, reading.id_path, own_id) if reading.id_path else own_id
+    if not text or text.isspace():
+        return _EMPTY
+    encoded = text.encode("utf-8", "surrogatepass") if len(text) * 4 > reading.max_bytes else b""
+    if len(encoded) > reading.max_bytes:
+        return _Text(
+            _cut(encoded, reading.max_bytes).decode("utf-8", "replace"), event_id, truncated=True, replaced=replaced
+        )
+    return _Text(text, event_id, replaced=replaced)
+
+
+_EMPTY = _Refused("empty", "nothing but white space")
+
+
+def _cut(raw: bytes, most: int) -> bytes:
+    """Return at most `most` bytes, without the beginning of a character that would be cut in two."""
+    end = most
+    while end > most - 3 and end > 0 and raw[end] & 0xC0 == 0x80:  # RFC 3629: a following byte
+        end -= 1
+    return raw[:end]
+
+
+def _at(payload: Any, path: str) -> Any:
+    for key in path.split("."):
+        if not isinstance(payload, dict):
+            return None
+        payload = payload.get(key)
+    return payload
+
+
+def _id_at(payload: Any, path: str, own_id: str) -> str:
+    found = _at(payload, path)
+    if isinstance(found, bool) or not isinstance(found, (str, int)):
+        return own_id
+    found = str(found)
+    # Under the origin, and apart from our numbers: no sender can name an event that is not its own source's.
+    return f"{own_id.partition('.')[0]}.id.{found}" if 0 < len(found) <= _LONGEST_ID else own_id

@@ -1,0 +1,87 @@
+"""The triage flow: every record in is a verdict or a dead letter, delivered; written once for gateway and centre.
+
+It names no transport and no runtime. An item is a batch, inference stays on the source's worker, and every sink is a
+`FixedPartitionedSink`, because Bytewax commits an epoch without waiting for any other kind.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow, Stream
+from bytewax.inputs import Source
+from bytewax.operators import KeyedStream
+from bytewax.outputs import FixedPartitionedSink
+from msgspec import Struct
+
+from dataflows.observer import Observer
+from dataflows.operators.classify import classify
+from dataflows.operators.decide import decide
+from dataflows.operators.decode import Reading, Records, decode
+from dataflows.operators.repeats import Repeats, drop_repeats
+from dataflows.operators.routes import take_routes
+from models.classifier import Classifier, Current
+from models.contracts.event import DeadLetter, Event
+from models.contracts.policy import ROUTES, Policy, Route
+from models.contracts.verdict import Verdict
+
+R = TypeVar("R", Event, Verdict, DeadLetter)
+
+VerdictSink = FixedPartitionedSink[list[Verdict], Any]
+DeadLetterSink = FixedPartitionedSink[list[DeadLetter], Any]
+
+
+class Outlet(Struct, frozen=True):
+    """A way out: a sink, and the routes it asked for. The name is part of the recovery state: keep it."""
+
+    name: str
+    sink: VerdictSink
+    routes: tuple[Route, ...] = ROUTES
+
+
+def triage(
+    source: Source[Records],
+    classifier: Current[Classifier],
+    policy: Current[Policy],
+    outlets: Sequence[Outlet],
+    dead_letters: DeadLetterSink,
+    *,
+    readings: Mapping[str, Reading],
+    repeats: Repeats,
+    window_events: int,
+    wait: Callable[[float], bool],
+    observer: Observer,
+) -> Dataflow:
+    """Lay the flow out; nothing runs yet.
+
+    Args:
+        source: hands over records in batches; one item is one batch.
+        classifier: the one in force, read anew for every window.
+        policy: the one in force, read anew for every window.
+        outlets: where verdicts go, each with the routes it takes.
+        dead_letters: where records go that cannot have a verdict.
+        readings: how the records of a source are read, by its name; a source that is not named is plain text.
+        repeats: how long an id is remembered, so that its repeats are dropped.
+        window_events: the most events that the classifier is asked about at once.
+        wait: waits so many seconds, and returns whether to stop; `Event.wait` is one.
+        observer: told of every batch.
+    """
+    flow = Dataflow("triage")
+    records = op.input("records", flow, source)
+    decoded = decode("decode", records, readings, observer)
+    fresh = drop_repeats("drop_repeats", decoded.events, repeats, observer)
+    classified = classify(
+        "classify", fresh, classifier=classifier, window_events=window_events, wait=wait, observer=observer
+    )
+    verdicts = decide("decide", classified.judged, policy, observer)
+    for outlet in outlets:
+        taken = take_routes(f"{outlet.name}-routes", verdicts, outlet.routes)
+        op.output(outlet.name, _keyed(f"{outlet.name}-keyed", taken), outlet.sink)
+    letters = op.merge("letters", decoded.letters, classified.letters)
+    op.output("dead_letters", _keyed("dead_letters-keyed", letters), dead_letters)
+    return flow
+
+
+def _keyed(step_id: str, lists: Stream[list[R]]) -> KeyedStream[list[R]]:
+    """Give each list a key, by which a sink of several partitions spreads them."""
+    return op.key_on(step_id, lists, lambda records: records[0].id)
