@@ -118,22 +118,20 @@ class Backlog:
         with self._lock:
             if self._bytes == 0:
                 return
-            self._execute("DELETE FROM chunk WHERE last <= ?", number)
-            self.trimmed = max(self.trimmed, min(number, self.last))
-            self._bytes = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM chunk").fetchone()[0]
-            if self._bytes == 0:
-                self._execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
+            try:
+                self._db.execute("DELETE FROM chunk WHERE last <= ?", (number,))
+                self.trimmed = max(self.trimmed, min(number, self.last))
+                self._bytes = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM chunk").fetchone()[0]
+                if self._bytes == 0:
+                    # `execute` would step this pragma once, and so free one page.
+                    self._db.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
+            except sqlite3.Error as error:
+                raise UnavailableError(f"backlog {self._path}: cannot be trimmed: {error}") from error
 
     def close(self) -> None:
         """Close the file; every append is on disk already."""
         with self._lock:
             self._db.close()
-
-    def _execute(self, statement: str, *values: object) -> None:
-        try:
-            self._db.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise UnavailableError(f"backlog {self._path}: cannot be written: {error}") from error
 
 
 def _chunks(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:

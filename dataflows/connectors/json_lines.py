@@ -61,8 +61,7 @@ class JsonLinesCarrier:
             # After a failed sync the kernel may forget what it could not write: only a new look at the file is trusted.
             self.close()
             raise UnavailableError(
-                f"{self._path}: cannot be written: {error.strerror or error}; cut it back to its last whole line, "
-                "and what is to be written waits"
+                f"{self._path}: cannot be written: {error.strerror or error}; what is to be written waits"
             ) from error
         return ()
 
