@@ -1,7 +1,7 @@
 """Event types to examples: placeholders filled, an envelope around the event, fields that occur in the text."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from msgspec import Struct
@@ -56,9 +56,12 @@ def expand(types: Sequence[EventType], copies: int, seed: int) -> Iterator[Line]
                 yield _line(kind, template, Random(origin))  # noqa: S311 - wanted: the same for the same seed
 
 
-def example_of(line: Line, task: Task) -> Example:
-    """Split off the header as a gateway does, and keep the fields that the task asks for and the text holds."""
-    body = split(line.text, NOW_MS).body
+def example_of(line: Line, task: Task, change: Callable[[str], str] = str) -> Example:
+    """Split off the header as a gateway does, and keep the fields that the task asks for and the text holds.
+
+    `change` disturbs what the model reads; what it takes away is no field any more.
+    """
+    body = change(split(line.text, NOW_MS).body)
     if line.label not in task.fields_for:
         return Example(body, line.label, line.product, {})
     roles = dict(line.roles)
