@@ -1,0 +1,225 @@
+"""A growing file into the group commit, through rotation and truncation, each line once.
+
+Where reading stands is committed together with the lines read, so that a crash neither repeats nor skips one. A file
+is told from its successor by device, inode and its first bytes; what was not read of it before it was moved or copied
+away is looked for beside it.
+"""
+
+import glob
+import hashlib
+import os
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dataflows.connectors.group_commit import Delivery, GroupCommit, Refusal
+from dataflows.connectors.lines import LineCutter
+from dataflows.connectors.spool import Arrival
+
+_PIECE_BYTES = 64 << 10
+_HEAD_BYTES = 256  # of a file: they never change while lines are only added
+_ROOM_S = 0.2
+_QUIET_S = 1.0  # a writer goes on for a while in a file that was moved away, until it opens the new one
+_PATIENCE_S = 30.0  # one that never does is left behind
+_SIBLINGS = 100
+
+log = structlog.get_logger()
+
+
+class FileTailSource(Struct, frozen=True, kw_only=True):
+    name: str
+    path: str
+    max_event_bytes: int
+    from_start: bool
+    poll_interval_s: float
+
+
+class Mark(Struct, frozen=True, array_like=True):
+    """Where reading stands, and in which file."""
+
+    device: int
+    inode: int
+    head: bytes  # the first bytes of the file, as far as they were read
+    incarnation: int  # counts the files that had this name, and truncations
+    origin: str  # names this incarnation in event ids
+    offset: int
+
+
+class FileTail:
+    """One thread that follows one path."""
+
+    def __init__(self, source: FileTailSource, commit: GroupCommit, mark: bytes | None) -> None:
+        """Prepare to go on from `mark`, which an earlier process left in the spool."""
+        self._source = source
+        self._path = Path(source.path)
+        self._commit = commit
+        self._mark = None if mark is None else msgspec.msgpack.decode(mark, type=Mark)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._stopping = threading.Event()
+        self._absent = False
+        self._thread = threading.Thread(target=self._run, name=f"file-{source.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read no more; where reading stands is in the spool."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow_one()
+            except OSError as error:
+                if not self._absent:
+                    log.warning("file_unreadable", source=self._source.name, path=str(self._path), reason=str(error))
+                self._absent = True
+            self._stopping.wait(self._source.poll_interval_s)
+
+    def _follow_one(self) -> None:
+        """Read one incarnation of the file to its end, and what an earlier one still holds before it."""
+        with self._path.open("rb", buffering=0) as file:
+            if self._absent:
+                log.info("file_found", source=self._source.name, path=str(self._path))
+            self._absent = False
+            descriptor, mark = file.fileno(), self._mark
+            if mark is None:
+                mark = _begin(descriptor, 0)
+                if not self._source.from_start:
+                    mark = replace(mark, offset=_last_line_end(descriptor))
+                    self._deliver(mark, [], [])  # so that a restart reads on from here, not from the end again
+            elif not _is_marked(descriptor, mark):
+                self._finish_moved(mark)
+                mark = _begin(descriptor, mark.incarnation + 1)
+            self._mark = self._follow(descriptor, mark)
+
+    def _follow(self, descriptor: int, mark: Mark) -> Mark:
+        """Read on as the file grows, until it is truncated, or gone from its path and quiet."""
+        cutter = LineCutter(self._source.max_event_bytes, mark.offset)
+        at = mark.offset
+        moved_at: float | None = None
+        grown_at = time.monotonic()
+        while not self._stopping.is_set():
+            piece = self._read(descriptor, at)
+            now = time.monotonic()
+            if piece:
+                at += len(piece)
+                grown_at = now
+                mark = self._hand_over(descriptor, mark, cutter, cutter.feed(piece))
+                continue
+            if not _is_marked(descriptor, mark):
+                self._commit.happened(self._source.name, "file-truncated")
+                return mark  # what was not read is looked for in a copy
+            if self._is_at_path(descriptor):
+                moved_at = None
+            elif moved_at is None:
+                moved_at = now
+            elif now - max(moved_at, grown_at) >= _QUIET_S or now - moved_at >= _PATIENCE_S:
+                if now - grown_at < _QUIET_S:
+                    self._commit.happened(self._source.name, "moved-file-still-written")
+                return self._hand_over(descriptor, mark, cutter, cutter.flush())
+            self._stopping.wait(self._source.poll_interval_s)
+        return mark
+
+    def _finish_moved(self, mark: Mark) -> None:
+        """Read what is left of a file that was moved or copied away."""
+        siblings = list(islice(self._path.parent.glob(f"{glob.escape(self._path.name)}?*"), _SIBLINGS))
+        for sibling in siblings:
+            try:
+                file = sibling.open("rb", buffering=0)
+            except OSError:
+                continue
+            with file:
+                descriptor = file.fileno()
+                if not (_is_marked(descriptor, mark) or (mark.head and _holds(descriptor, mark))):
+                    continue
+                cutter = LineCutter(self._source.max_event_bytes, mark.offset)
+                at = mark.offset
+                while not self._stopping.is_set() and (piece := self._read(descriptor, at)):
+                    at += len(piece)
+                    mark = self._hand_over(descriptor, mark, cutter, cutter.feed(piece))
+                self._hand_over(descriptor, mark, cutter, cutter.flush())
+                self._tell_skipped(siblings, os.fstat(descriptor).st_mtime)
+                return
+        self._commit.happened(self._source.name, "moved-file-not-found")
+        log.warning("moved_file_not_found", source=self._source.name, path=str(self._path), read_bytes=mark.offset)
+
+    def _tell_skipped(self, siblings: list[Path], finished_mtime: float) -> None:
+        """Of several rotations while nobody read, only the first leads on; the files between are named, not read."""
+        skipped = [
+            sibling.name for sibling in siblings if sibling.exists() and sibling.stat().st_mtime > finished_mtime
+        ]
+        if skipped:
+            self._commit.happened(self._source.name, "rotated-files-skipped", len(skipped))
+            log.warning("rotated_files_skipped", source=self._source.name, files=", ".join(skipped))
+
+    def _read(self, descriptor: int, at: int) -> bytes:
+        while not self._commit.wait_for_room(self._source.name, _ROOM_S):
+            if self._stopping.is_set():
+                return b""
+        return os.pread(descriptor, _PIECE_BYTES, at)
+
+    def _hand_over(self, descriptor: int, mark: Mark, cutter: LineCutter, lines: list[tuple[int, bytes]]) -> Mark:
+        if not lines:
+            return mark
+        head = mark.head
+        if len(head) < _HEAD_BYTES:
+            head = os.pread(descriptor, min(_HEAD_BYTES, cutter.offset), 0)
+        mark = replace(mark, head=head, origin=mark.origin or _origin(mark, head), offset=cutter.offset)
+        self._deliver(mark, [record for _, record in lines], [str(offset) for offset, _ in lines])
+        return mark
+
+    def _deliver(self, mark: Mark, records: list[bytes], positions: list[str]) -> None:
+        arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, records, mark.origin, positions)
+        self._commit.offer(Delivery(arrival, Refusal.REPEAT, mark=self._encoder.encode(mark)))
+
+    def _is_at_path(self, descriptor: int) -> bool:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return False
+        ours = os.fstat(descriptor)
+        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _begin(descriptor: int, incarnation: int) -> Mark:
+    status = os.fstat(descriptor)
+    return Mark(status.st_dev, status.st_ino, b"", incarnation, "", 0)
+
+
+def _is_marked(descriptor: int, mark: Mark) -> bool:
+    """Whether an open file is the marked one and has only grown since."""
+    status = os.fstat(descriptor)
+    return (status.st_dev, status.st_ino) == (mark.device, mark.inode) and _holds(descriptor, mark)
+
+
+def _holds(descriptor: int, mark: Mark) -> bool:
+    """Whether an open file holds what was read and perhaps more: the marked file, or a copy of it."""
+    if os.fstat(descriptor).st_size < mark.offset:
+        return False
+    return os.pread(descriptor, len(mark.head), 0) == mark.head
+
+
+def _origin(mark: Mark, head: bytes) -> str:
+    first_line = head.partition(b"\n")[0]
+    seed = f"{mark.device}:{mark.inode}:{mark.incarnation}:".encode() + first_line
+    return hashlib.blake2b(seed, digest_size=8).hexdigest()
+
+
+def _last_line_end(descriptor: int) -> int:
+    """Return the offset behind the last line feed."""
+    at = os.fstat(descriptor).st_size
+    while at > 0:
+        begin = max(0, at - _PIECE_BYTES)
+        feed = os.pread(descriptor, at - begin, begin).rfind(b"\n")
+        if feed >= 0:
+            return begin + feed + 1
+        at = begin
+    return 0

@@ -1,0 +1,245 @@
+"""One thread between all sources and the spool: whatever waits is one commit. No timers: the disk sets the pace."""
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+
+import structlog
+from msgspec import Struct
+
+from dataflows.connectors.spool import NOTHING, Arrival, Notes, Receipt, Spool, SpoolFullError
+from models.contracts.errors import UnavailableError
+
+SOURCE_MAX_BYTES = 4 << 20  # what one source may have waiting: some 50 ms of a fast disk, a second of a stalled one
+_COMMIT_MAX_BYTES = 8 << 20
+_ROW_MAX_BYTES = 64 << 10
+_ROW_MAX_RECORDS = 512
+_SAME_TIME_MS = 5  # arrivals this close share a row, and the time of the first
+_RECORD_BYTES = 8  # what a record costs besides itself
+_RETRY_S = 0.02
+_NOTES_WITHIN_S = 0.25  # counts that come without an arrival
+
+log = structlog.get_logger()
+
+
+class Refusal(Enum):
+    """What becomes of records that the spool does not take."""
+
+    LOSE = "lose"  # nobody can be made to wait: counted as lost
+    HOLD = "hold"  # held, and the sender made to wait; lost only where we must end first
+    REPEAT = "repeat"  # held; the source still has them and hands them over again after a restart
+
+
+class Delivery(Struct, frozen=True):
+    """What a source hands over, and whom to tell when it is on disk."""
+
+    arrival: Arrival
+    refusal: Refusal
+    stored: Callable[[], None] | None = None  # called in the committing thread: return at once, raise nothing
+    mark: bytes | None = None
+    receipts: Sequence[Receipt] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.arrival.records)) + _RECORD_BYTES * len(self.arrival.records)
+
+
+class GroupCommit:
+    """Takes deliveries from any thread; commits them in order."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._changed = threading.Condition()
+        self._queue: deque[Delivery] = deque()
+        self._waiting_bytes: Counter[str] = Counter()  # by source, until on disk or lost
+        self._losses: Counter[tuple[str, str]] = Counter()  # not on disk yet
+        self._incidents: Counter[tuple[str, str]] = Counter()
+        self._noted_at = 0.0
+        self._refused_at = 0.0
+        self._stop_by: float | None = None
+        self._refusing = ""
+        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def offer(self, delivery: Delivery) -> bool:
+        """Queue a delivery; True where its source should now stop reading until it has room."""
+        source = delivery.arrival.source
+        with self._changed:
+            self._queue.append(delivery)
+            self._waiting_bytes[source] += delivery.bytes
+            self._changed.notify_all()
+            return self._waiting_bytes[source] >= SOURCE_MAX_BYTES
+
+    def wait_for_room(self, source: str, timeout_s: float) -> bool:
+        """Wait until a source may read on; False where it may not yet."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._waiting_bytes[source] < SOURCE_MAX_BYTES, timeout_s)
+
+    def has_room(self, source: str) -> bool:
+        """Whether a source may read on, well below where it had to stop."""
+        with self._changed:
+            return self._waiting_bytes[source] < SOURCE_MAX_BYTES // 2
+
+    def lost(self, source: str, reason: str, events: int = 1) -> None:
+        """Count events that are lost."""
+        self._note(self._losses, source, reason, events)
+
+    def happened(self, source: str, what: str, times: int = 1) -> None:
+        """Count what an operator should know and what loses no event that we know of."""
+        self._note(self._incidents, source, what, times)
+
+    def close(self, within_s: float = 1.0) -> None:
+        """Commit what waits and end; what does not fit by then is counted as lost where nobody repeats it."""
+        with self._changed:
+            self._stop_by = time.monotonic() + within_s
+            self._changed.notify_all()
+        self._thread.join()
+        self._spool.close()
+
+    def _note(self, tally: Counter[tuple[str, str]], source: str, reason: str, n: int) -> None:
+        with self._changed:
+            if not self._losses and not self._incidents:
+                self._noted_at = time.monotonic()
+                self._changed.notify_all()
+            tally[source, reason] += n
+
+    def _run(self) -> None:
+        while True:
+            deliveries, losses, incidents = self._take()
+            if not deliveries and not losses and not incidents:
+                return
+            stored = self._commit(deliveries, losses, incidents)
+            self._settle(deliveries[:stored], deliveries[stored:])
+            if self._late() and not self._queue and (self._losses or self._incidents) and not stored and not deliveries:
+                log.error("counts_not_written", losses=self._losses.total(), incidents=self._incidents.total())
+                return
+
+    def _take(self) -> tuple[list[Delivery], Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+        """Wait for work; nothing at all means the end."""
+        with self._changed:
+            while not self._queue and self._stop_by is None:
+                noted = bool(self._losses or self._incidents)
+                left_s = self._noted_at + _NOTES_WITHIN_S - time.monotonic() if noted else None
+                if left_s is not None and left_s <= 0:
+                    break
+                self._changed.wait(left_s)
+            taken: list[Delivery] = []
+            size = 0
+            while self._queue and size < _COMMIT_MAX_BYTES:
+                taken.append(self._queue.popleft())
+                size += taken[-1].bytes
+            losses, incidents = self._losses, self._incidents
+            self._losses, self._incidents = Counter(), Counter()
+            return taken, losses, incidents
+
+    def _commit(
+        self, deliveries: list[Delivery], losses: Counter[tuple[str, str]], incidents: Counter[tuple[str, str]]
+    ) -> int:
+        """Put as many as fit on disk, from the first on; return how many."""
+        fitting = len(deliveries)
+        while True:
+            part = deliveries[:fitting]
+            try:
+                if part or not deliveries:
+                    self._spool.append(self._rows(part), _notes(part, losses, incidents))
+                    self._say("")
+                elif not self._spool.refusing or time.monotonic() >= self._refused_at + _NOTES_WITHIN_S:
+                    self._refused_at = time.monotonic()
+                    self._spool.refuse(_notes((), losses, incidents))
+                else:  # a full spool does not wear out the disk with its counts
+                    self._keep(losses, incidents)
+            except SpoolFullError as error:
+                self._say("spool-full", str(error))
+                fitting //= 2
+            except UnavailableError as error:
+                self._say("disk", str(error))
+                self._keep(losses, incidents)
+                return 0
+            else:
+                return fitting
+
+    def _keep(self, losses: Counter[tuple[str, str]], incidents: Counter[tuple[str, str]]) -> None:
+        with self._changed:
+            self._losses.update(losses)
+            self._incidents.update(incidents)
+
+    def _late(self) -> bool:
+        return self._stop_by is not None and time.monotonic() >= self._stop_by
+
+    def _settle(self, stored: Sequence[Delivery], refused: Sequence[Delivery]) -> None:
+        for delivery in stored:
+            if delivery.stored is not None:
+                delivery.stored()
+        with self._changed:
+            gone = list(stored)
+            late = self._late()
+            held = []
+            for delivery in refused:
+                if delivery.refusal is Refusal.LOSE or (late and delivery.refusal is Refusal.HOLD):
+                    self._losses[delivery.arrival.source, self._refusing] += len(delivery.arrival.records)
+                elif not late:
+                    held.append(delivery)
+                    continue
+                gone.append(delivery)
+            for delivery in gone:
+                self._waiting_bytes[delivery.arrival.source] -= delivery.bytes
+            self._queue.extendleft(reversed(held))
+            self._changed.notify_all()
+        if refused:
+            time.sleep(_RETRY_S)
+
+    def _say(self, refusing: str, reason: str = "") -> None:
+        """One line where it begins to refuse, and one where it takes again."""
+        if refusing != self._refusing:
+            if refusing:
+                log.warning("spool_refuses", why=refusing, reason=reason)
+            else:
+                log.info("spool_takes_again")
+        self._refusing = refusing
+
+    def _rows(self, deliveries: Iterable[Delivery]) -> list[Arrival]:
+        """Put what came at the same time from the same source into one row; a source's order is kept."""
+        rows: list[Arrival] = []
+        open_rows: dict[str, tuple[Arrival, int]] = {}
+        for delivery in deliveries:
+            arrival, size = delivery.arrival, delivery.bytes
+            if not arrival.records:
+                continue
+            row, row_bytes = open_rows.get(arrival.source, (None, 0))
+            if (
+                row is not None
+                and not arrival.positions
+                and not row.positions
+                and 0 <= arrival.received_at_ms - row.received_at_ms <= _SAME_TIME_MS
+                and len(row.records) + len(arrival.records) <= _ROW_MAX_RECORDS
+                and row_bytes + size <= _ROW_MAX_BYTES
+            ):
+                row.records.extend(arrival.records)
+                open_rows[arrival.source] = (row, row_bytes + size)
+                continue
+            # A copy, since rows grow: a delivery that is refused must come again as it was.
+            row = Arrival(
+                arrival.source, arrival.received_at_ms, list(arrival.records), arrival.origin, arrival.positions
+            )
+            rows.append(row)
+            open_rows[arrival.source] = (row, size)
+        return rows
+
+
+def _notes(
+    deliveries: Iterable[Delivery], losses: Counter[tuple[str, str]], incidents: Counter[tuple[str, str]]
+) -> Notes:
+    marks: dict[str, bytes] = {}
+    receipts: dict[str, list[Receipt]] = {}
+    for delivery in deliveries:
+        if delivery.mark is not None:
+            marks[delivery.arrival.source] = delivery.mark
+        if delivery.receipts:
+            receipts.setdefault(delivery.arrival.source, []).extend(delivery.receipts)
+    if not marks and not receipts and not losses and not incidents:
+        return NOTHING
+    return Notes(marks=marks, receipts=receipts, losses=losses, incidents=incidents)

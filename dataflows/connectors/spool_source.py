@@ -1,0 +1,163 @@
+"""The spool as a Bytewax source: batches in order, and a trim of what the recovery store has committed."""
+
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+
+import structlog
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from msgspec import Struct
+
+from dataflows.connectors.spool import SpoolReader, StoredArrival
+from models.contracts.errors import UnavailableError
+
+PARTITION = "spool"  # never another: a recovery store refuses a flow without a partition that it knows
+_IDLE = timedelta(milliseconds=5)  # adds to the latency of an event that comes alone
+_AWAY = timedelta(milliseconds=50)  # and no longer: a source that sleeps holds up every epoch
+_READ_AHEAD_ROWS = 64
+
+Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
+
+log = structlog.get_logger()
+
+
+class Batch(Struct, frozen=True, gc=False):
+    """Records of one source that came together, or a stretch of them; an item of the flow."""
+
+    source: str
+    received_at_ms: int
+    records: list[bytes]
+    ids: list[str]  # one per record, the same after any crash
+
+
+class SpoolSource(FixedPartitionedSource[Batch, Position]):
+    """Hands over what waits in the spool, up to `batch_events` records at a time.
+
+    Several small arrivals come as several items in one list, which bytewax keeps together up to the first operator
+    that works on lists (`flat_map_batch`); a large one comes in stretches.
+    """
+
+    def __init__(self, path: Path, stop: Event, *, batch_events: int = 64, drain: bool = False) -> None:
+        """Read `path` until `stop` is set or, with `drain`, until nothing waits."""
+        self._path = path
+        self._stop = stop
+        self._batch_events = batch_events
+        self._drain = drain
+
+    def list_parts(self) -> list[str]:
+        return [PARTITION]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: Position | None) -> "SpoolPartition":  # noqa: ARG002
+        return SpoolPartition(
+            SpoolReader(self._path), resume_state, self._stop, batch_events=self._batch_events, drain=self._drain
+        )
+
+
+class SpoolPartition(StatefulSourcePartition[Batch, Position]):
+    """One reading of the spool, from a position on."""
+
+    def __init__(
+        self, reader: SpoolReader, resume: Position | None, stop: Event, *, batch_events: int, drain: bool
+    ) -> None:
+        self._reader = reader
+        self._stop = stop
+        self._batch_events = batch_events
+        self._drain = drain
+        self._seq, self._index = _start(reader, resume)
+        self._ahead: deque[StoredArrival] = deque()
+        # What we resume from is committed already.
+        self._committable: int | None = self._seq
+        self._trimmed = 0
+        self._awake: datetime | None = None
+        self._failing = False
+
+    def next_batch(self) -> list[Batch]:
+        # The first call after a snapshot comes when its epoch is on disk, on every worker: what it had passed can go.
+        if self._committable is not None:
+            self._trim(self._committable)
+            self._committable = None
+        if self._stop.is_set():
+            raise StopIteration
+        batches = self._read()
+        if not batches and self._drain and not self._failing:
+            raise StopIteration
+        self._awake = None if batches else datetime.now(UTC) + (_AWAY if self._failing else _IDLE)
+        return batches
+
+    def next_awake(self) -> datetime | None:
+        return self._awake
+
+    def snapshot(self) -> Position:
+        self._committable = self._seq
+        return (self._reader.id, self._seq, self._index)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _read(self) -> list[Batch]:
+        batches: list[Batch] = []
+        wanted = self._batch_events
+        while wanted > 0 and (self._ahead or self._fill()):
+            stored = self._ahead[0]
+            if stored.seq != self._seq:  # numbers of transactions that failed are missing
+                self._seq, self._index = stored.seq, 0
+            batch = _stretch(self._reader.id, stored, self._index, self._index + wanted)
+            wanted -= len(batch.records)
+            self._index += len(batch.records)
+            if self._index >= len(stored.arrival.records):
+                self._ahead.popleft()
+                self._seq, self._index = stored.seq + 1, 0
+            if batch.records:
+                batches.append(batch)
+        return batches
+
+    def _fill(self) -> bool:
+        try:
+            self._ahead.extend(self._reader.read(self._seq, _READ_AHEAD_ROWS))
+        except UnavailableError as error:
+            if not self._failing:
+                log.warning("spool_unreadable", reason=str(error))
+            self._failing = True
+            return False
+        self._failing = False
+        return bool(self._ahead)
+
+    def _trim(self, before_seq: int) -> None:
+        if before_seq <= self._trimmed:
+            return
+        try:
+            self._reader.trim(before_seq)
+        except UnavailableError as error:
+            log.warning("spool_not_trimmed", reason=str(error))  # the next epoch trims this too
+            return
+        self._trimmed = before_seq
+
+
+def _start(reader: SpoolReader, resume: Position | None) -> tuple[int, int]:
+    """Return where to begin; say so loudly where the recovery store and the spool do not belong together."""
+    first, end = reader.span()
+    if resume is None:
+        return first, 0
+    spool_id, seq, index = resume
+    if spool_id != reader.id:
+        log.error("spool_replaced", expected=spool_id, found=reader.id, action=f"starting at its oldest event, {first}")
+        return first, 0
+    if seq > end:
+        log.error("spool_older_than_recovery", position=seq, next=end, action=f"starting at its oldest event, {first}")
+        return first, 0
+    if seq < first and (seq, index) != (first, 0):
+        log.error("spool_trimmed_past_recovery", position=seq, oldest=first, action="starting there: a gap")
+        return first, 0
+    return seq, index
+
+
+def _stretch(spool_id: str, stored: StoredArrival, start: int, stop: int) -> Batch:
+    arrival = stored.arrival
+    records = arrival.records if start == 0 and stop >= len(arrival.records) else arrival.records[start:stop]
+    if arrival.positions:
+        ids = [f"{arrival.origin}.{position}" for position in arrival.positions[start:stop]]
+    else:
+        prefix = f"{spool_id}.{stored.seq}."
+        ids = [f"{prefix}{index}" for index in range(start, start + len(records))]
+    return Batch(arrival.source, arrival.received_at_ms, records, ids)

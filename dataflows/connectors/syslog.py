@@ -1,0 +1,343 @@
+"""Syslog listeners: UDP (RFC 5426), TCP (RFC 6587) and TLS (RFC 5425), into the group commit."""
+
+import asyncio
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import structlog
+from msgspec import Struct
+
+from dataflows.connectors.framer import Framer
+from dataflows.connectors.group_commit import Delivery, GroupCommit, Refusal
+from dataflows.connectors.spool import Arrival
+from models.contracts.errors import ConfigError
+
+_SO_RCVBUFFORCE = 33  # beyond net.core.rmem_max, for who may; Python does not name it
+_SO_MEMINFO, _MEMINFO, _MEMINFO_DROPS = 55, struct.Struct("9I"), 8  # a socket's own drop counter, since Linux 4.12
+_DATAGRAMS_AT_ONCE = 512
+_POLL_S = 0.2  # how long an idle thread takes to notice that it should end
+_LAST_LOOK_S = 0.1
+_HANDSHAKE_S = 10.0
+_PIECE_BYTES = 64 << 10
+_BACKLOG = 128
+_ROOM_POLL_S = 0.01
+_ACCEPT_PAUSE_S = 0.1
+
+log = structlog.get_logger()
+
+
+class UdpSource(Struct, frozen=True, kw_only=True):
+    name: str
+    host: str
+    port: int
+    max_event_bytes: int
+    receive_buffer_bytes: int
+
+
+class TcpSource(Struct, frozen=True, kw_only=True):
+    name: str
+    host: str
+    port: int
+    max_event_bytes: int
+    max_connections: int
+    idle_timeout_s: float
+    tls: ssl.SSLContext | None = None
+
+
+class UdpListener:
+    """One thread that does nothing but empty the socket: at 20,000 datagrams/s an event loop falls behind."""
+
+    def __init__(self, source: UdpSource, commit: GroupCommit) -> None:
+        """Bind.
+
+        Raises:
+            ConfigError: the address cannot be had.
+        """
+        self._source = source
+        self._commit = commit
+        self._socket = _bind(source.name, source.host, source.port, socket.SOCK_DGRAM)
+        self._enlarge_buffer()
+        self._drops = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"udp-{source.name}", daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hand over what has arrived, and close."""
+        self._stopping.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _enlarge_buffer(self) -> None:
+        wanted = self._source.receive_buffer_bytes
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+        granted = (
+            self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        )  # the kernel doubles what it is told
+        if granted < wanted:
+            log.warning(
+                "receive_buffer_small",
+                source=self._source.name,
+                granted_bytes=granted,
+                wanted_bytes=wanted,
+                remedy=f"sysctl -w net.core.rmem_max={wanted}",
+            )
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        while not self._stopping.is_set():
+            if not self._commit.wait_for_room(self._source.name, _POLL_S):
+                continue  # the kernel's buffer is the last one, and counts what it drops
+            if poller.poll(_POLL_S * 1000):
+                self._receive()
+            self._count_drops()
+        until = time.monotonic() + _LAST_LOOK_S
+        while time.monotonic() < until and self._receive():
+            pass
+        self._count_drops()
+
+    def _receive(self) -> bool:
+        """Hand over what is there; False where nothing was."""
+        limit = self._source.max_event_bytes
+        records = []
+        try:
+            for _ in range(_DATAGRAMS_AT_ONCE):
+                record = self._socket.recv(limit + 1)
+                if len(record) <= limit:
+                    record = record.rstrip(b"\r\n\0")
+                if record:
+                    records.append(record)
+        except BlockingIOError:
+            pass
+        if records:
+            arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, records)
+            self._commit.offer(Delivery(arrival, Refusal.LOSE))
+        return bool(records)
+
+    def _count_drops(self) -> None:
+        drops = _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[_MEMINFO_DROPS]
+        if drops != self._drops:
+            self._commit.lost(self._source.name, "receive-buffer", (drops - self._drops) % (1 << 32))
+            self._drops = drops
+
+
+class TcpListeners:
+    """One thread with an event loop for all streams of all sources."""
+
+    def __init__(self, sources: list[TcpSource], commit: GroupCommit) -> None:
+        """Bind.
+
+        Raises:
+            ConfigError: an address cannot be had.
+        """
+        self._listeners = [_Listener(source, commit) for source in sources]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="tcp", daemon=True)
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {listener.name: listener.port for listener in self._listeners}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read no more, and close. What was read has been handed over."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        for listener in self._listeners:
+            listener.start(self._loop)
+        self._loop.run_forever()
+        for listener in self._listeners:
+            listener.stop()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
+
+
+class _Listener:
+    """One source: its socket and its connections, which stop and go on together."""
+
+    def __init__(self, source: TcpSource, commit: GroupCommit) -> None:
+        self.source = source
+        self.commit = commit
+        self.name = source.name
+        self.buffer = bytearray(_PIECE_BYTES)  # a piece is copied out before the next is read
+        self.connections: set[_Connection] = set()
+        self.paused = False
+        self._admitted = 0  # from acceptance on, so that handshakes count
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._socket = _bind(source.name, source.host, source.port, socket.SOCK_STREAM)
+        self._socket.listen(_BACKLOG)
+        self.port = int(self._socket.getsockname()[1])
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._spawn(self._accept())
+        self._spawn(self._close_idle())
+
+    def stop(self) -> None:
+        self._socket.close()
+        for connection in list(self.connections):
+            connection.end()
+
+    def take(self, records: list[bytes]) -> None:
+        arrival = Arrival(self.name, time.time_ns() // 1_000_000, records)
+        if self.commit.offer(Delivery(arrival, Refusal.HOLD)) and not self.paused:
+            self.paused = True
+            for connection in self.connections:
+                connection.pause()
+            self._spawn(self._resume())
+
+    async def _resume(self) -> None:
+        while not self.commit.has_room(self.name):  # noqa: ASYNC110 - it is another thread that makes room
+            await asyncio.sleep(_ROOM_POLL_S)
+        self.paused = False
+        for connection in list(self.connections):
+            connection.resume()
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                connected, peer = await self._loop.sock_accept(self._socket)
+            except OSError as error:  # out of descriptors; the backlog waits
+                log.warning("accept_failed", source=self.name, reason=str(error))
+                await asyncio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            if self._admitted >= self.source.max_connections:
+                connected.close()
+                self.commit.happened(self.name, "connections-refused")
+                continue
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._admitted += 1
+            self._spawn(self._serve(connected, peer[0]))
+
+    async def _serve(self, connected: socket.socket, peer: str) -> None:
+        connection = _Connection(self)
+        try:
+            timeout_s = None if self.source.tls is None else _HANDSHAKE_S
+            await self._loop.connect_accepted_socket(
+                lambda: connection, connected, ssl=self.source.tls, ssl_handshake_timeout=timeout_s
+            )
+            await connection.closed.wait()
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            connected.close()
+            self.commit.happened(self.name, "handshakes-failed")
+            log.warning("handshake_failed", source=self.name, peer=peer, reason=str(error))
+        finally:
+            self._admitted -= 1
+
+    async def _close_idle(self) -> None:
+        while True:
+            await asyncio.sleep(min(self.source.idle_timeout_s / 4, 10.0))
+            oldest = self._loop.time() - self.source.idle_timeout_s
+            for connection in list(self.connections):
+                if not self.paused and connection.heard_at < oldest:
+                    self.commit.happened(self.name, "connections-idle")
+                    connection.end()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One sender's stream."""
+
+    def __init__(self, listener: _Listener) -> None:
+        self._listener = listener
+        self._framer = Framer(listener.source.max_event_bytes)
+        self._transport: asyncio.Transport | None = None
+        self.closed = asyncio.Event()
+        self.heard_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._listener.connections.add(self)
+        self.heard_at = asyncio.get_running_loop().time()
+        if self._listener.paused:
+            self.pause()
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+        return self._listener.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
+        records = self._framer.feed(bytes(memoryview(self._listener.buffer)[:nbytes]))
+        if records:
+            self._listener.take(records)
+        if self._framer.broken and self._transport is not None:
+            self._listener.commit.happened(self._listener.name, "framing-broken")
+            peer = self._transport.get_extra_info("peername")
+            log.warning("framing_broken", source=self._listener.name, peer=peer, reason=self._framer.broken)
+            self._transport.abort()
+
+    def eof_received(self) -> bool:
+        records = self._framer.flush()
+        if records:
+            self._listener.take(records)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._listener.commit.happened(self._listener.name, "connections-broken")
+        if self._framer.pending:
+            self._listener.commit.happened(self._listener.name, "messages-cut-off")
+        self._listener.connections.discard(self)
+        self.closed.set()
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self.heard_at = asyncio.get_running_loop().time()
+            self._transport.resume_reading()
+
+    def end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _bind(name: str, host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family, kind)
+        bound.setblocking(False)
+        if kind is socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        protocol = "tcp" if kind is socket.SOCK_STREAM else "udp"
+        remedy = {
+            "Address already in use": f"stop what listens there (`ss -lnp{protocol[0]}`), or set another port",
+            "Permission denied": "ports below 1024 need CAP_NET_BIND_SERVICE; the shipped unit grants it",
+            "Cannot assign requested address": "no interface of this machine has this address",
+        }.get(error.strerror or "", "look at the host and the port")
+        raise ConfigError(
+            f"source `{name}`: {protocol} {host}:{port} cannot be bound: {error.strerror or error}; {remedy}"
+        ) from error
+    return bound
