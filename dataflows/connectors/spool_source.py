@@ -1,7 +1,7 @@
 """The spool as a Bytewax source: batches in order, and a trim of what the recovery store has committed."""
 
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
@@ -13,8 +13,11 @@ from dataflows.connectors.spool import SpoolReader, StoredArrival
 from models.contracts.errors import UnavailableError
 
 PARTITION = "spool"  # never another: a recovery store refuses a flow without a partition that it knows
-_IDLE = timedelta(milliseconds=5)  # adds to the latency of an event that comes alone
-_AWAY = timedelta(milliseconds=50)  # and no longer: a source that sleeps holds up every epoch
+_IDLE_S = 0.005  # adds to the latency of an event that comes alone
+_AWAY_S = 0.05  # and no longer: a source that sleeps holds up every epoch
+# Bytewax compares the time to wake with the wall clock, also where a source leaves it open; a clock that steps back an
+# hour would keep the flow asleep for that hour. So we are always due, and wait by ourselves.
+_LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_AHEAD_ROWS = 64
 
 Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
@@ -69,7 +72,6 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
         # What we resume from is committed already.
         self._committable: int | None = self._seq
         self._trimmed = 0
-        self._awake: datetime | None = None
         self._failing = False
 
     def next_batch(self) -> list[Batch]:
@@ -82,11 +84,12 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
         batches = self._read()
         if not batches and self._drain and not self._failing:
             raise StopIteration
-        self._awake = None if batches else datetime.now(UTC) + (_AWAY if self._failing else _IDLE)
+        if not batches:
+            self._stop.wait(_AWAY_S if self._failing else _IDLE_S)
         return batches
 
-    def next_awake(self) -> datetime | None:
-        return self._awake
+    def next_awake(self) -> datetime:
+        return _LONG_DUE
 
     def snapshot(self) -> Position:
         self._committable = self._seq
