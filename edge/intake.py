@@ -12,27 +12,34 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
+
+import structlog
 
 from dataflows.connectors.files import FileTail, FileTailSource
 from dataflows.connectors.group_commit import GroupCommit
 from dataflows.connectors.spool import Spool
 from dataflows.connectors.stdin import StandardInputReader
 from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, UdpSource
-from dataflows.connectors.tls import server_context
+from dataflows.connectors.tls import client_context, server_context
 from edge import config as cfg
 from edge import logs
 from models.contracts.errors import ConfigError, HeadwaterError
 
 SPOOL_FILE = "spool.sqlite3"
+_ENVELOPE_MAX_BYTES = 64 << 10
 _SPOOL_LEAST_BYTES = 1 << 20  # several rows of the largest size, so that writing and trimming take turns
 
 
 def spool_path(config: cfg.Config) -> Path:
     """Where the intake writes and the flow reads."""
     return Path(config.gateway.state_dir) / SPOOL_FILE
+
+
+log = structlog.get_logger()
 
 
 class _Part(Protocol):
@@ -63,6 +70,7 @@ class Intake:
         self.listening: dict[str, int] = {}
         self._starts: list[Callable[[], None]] = []
         self._stops: list[Callable[[], None]] = []
+        self._closes: list[Callable[[], None]] = []  # after the last commit, which they acknowledge
         streams: list[TcpSource] = []
         for source in config.sources:
             match source:
@@ -72,6 +80,8 @@ class Intake:
                     streams.append(_stream(source))
                 case cfg.FileTail():
                     self._add(FileTail(_tail(source), self._commit, self._spool.mark(source.name)))
+                case cfg.Mqtt():
+                    self._add_subscriber(source, config.gateway.name)
                 case cfg.StandardInput():
                     self._add(StandardInputReader(source.name, source.max_event_bytes, self._commit))
         if streams:
@@ -90,6 +100,8 @@ class Intake:
         for stop in self._stops:
             stop()
         self._commit.close()
+        for close in self._closes:
+            close()
 
     def _add_udp(self, source: cfg.SyslogUdp) -> None:
         listener = UdpListener(
@@ -105,9 +117,51 @@ class Intake:
         self.listening[source.name] = listener.port
         self._add(listener)
 
+    def _add_subscriber(self, source: cfg.Mqtt, gateway: str) -> None:
+        # Paho costs a few megabytes, which a gateway without MQTT saves.
+        from dataflows.connectors.mqtt import MqttSource, MqttSubscriber, check_topics  # noqa: PLC0415
+
+        where = f"source `{source.name}`"
+        check_topics(where, source.topics)
+        tls = source.tls
+        subscriber = MqttSubscriber(
+            MqttSource(
+                name=source.name,
+                host=source.host,
+                port=source.port,
+                topics=source.topics,
+                client_id=source.client_id or f"{gateway}-{source.name}",
+                # An envelope is longer than the text in it; the flow cuts the text.
+                max_payload_bytes=max(source.max_event_bytes, _ENVELOPE_MAX_BYTES)
+                if source.text_path
+                else source.max_event_bytes,
+                receive_maximum=source.receive_maximum,
+                session_expiry_s=source.session_expiry_s,
+                tls=None if tls is None else client_context(where, tls.ca, tls.certificate, tls.key),
+                username=source.username,
+                password=_password(where, source.password_file),
+            ),
+            self._commit,
+            self._spool.mark(source.name),
+            self._spool.receipts(source.name),
+        )
+        self._add(subscriber)
+        self._closes.append(subscriber.close)
+
     def _add(self, part: _Part) -> None:
         self._starts.append(part.start)
         self._stops.append(part.stop)
+
+
+def _password(where: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{where}: `password_file` {path} cannot be read: {error}; look at the path and its owner"
+        ) from error
 
 
 def _stream(source: cfg.SyslogTcp) -> TcpSource:
@@ -151,11 +205,20 @@ def main(arguments: Sequence[str]) -> int:
     except HeadwaterError as error:
         _announce(ready=False, error=str(error))
         return 2
+    failed = threading.Event()
+
+    def give_up(died: threading.ExceptHookArgs) -> None:
+        """A thread that dies leaves us deaf on one ear; whoever started us starts us again."""
+        log.error("thread_died", thread=died.thread and died.thread.name, reason=repr(died.exc_value))
+        failed.set()
+        os.write(wake, b"!")
+
+    threading.excepthook = give_up
     intake.start()
     _announce(ready=True, listening=intake.listening)
     select.select([fd for fd in (woken, options.lifeline) if fd is not None], [], [])
     intake.stop()
-    return 0
+    return 1 if failed.is_set() else 0
 
 
 def _announce(**what: object) -> None:

@@ -39,7 +39,8 @@ CREATE TABLE IF NOT EXISTS counts (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (source TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS receipts (
-    source TEXT, slot INTEGER, packet_id INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (source, slot)
+    source TEXT, slot INTEGER, number INTEGER NOT NULL, packet_id INTEGER NOT NULL, digest BLOB NOT NULL,
+    PRIMARY KEY (source, slot)
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO level VALUES (1, 0, 0);
 """
@@ -64,9 +65,10 @@ class Arrival(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Receipt(Struct, frozen=True, array_like=True, gc=False):
-    """A packet that is on disk; `slot` goes round, so that a bounded number is kept."""
+    """A packet that is on disk; `slot` goes round, so that a bounded number is kept, and `number` does not."""
 
     slot: int
+    number: int
     packet_id: int
     digest: bytes
 
@@ -174,7 +176,7 @@ class Spool:
 
     def receipts(self, source: str) -> list[Receipt]:
         """Return the packets of a source that were last put on disk."""
-        rows = self._db.execute("SELECT slot, packet_id, digest FROM receipts WHERE source = ?", (source,))
+        rows = self._db.execute("SELECT slot, number, packet_id, digest FROM receipts WHERE source = ?", (source,))
         return [Receipt(*row) for row in rows]
 
     def close(self) -> None:
@@ -197,8 +199,8 @@ class Spool:
         self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?)", notes.marks.items())
         for source, receipts in notes.receipts.items():
             self._db.executemany(
-                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)",
-                ((source, receipt.slot, receipt.packet_id, receipt.digest) for receipt in receipts),
+                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)",
+                ((source, *msgspec.structs.astuple(receipt)) for receipt in receipts),
             )
 
 
