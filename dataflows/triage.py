@@ -21,11 +21,12 @@ from dataflows.operators.decode import Reading, Records, decode
 from dataflows.operators.repeats import Repeats, drop_repeats
 from dataflows.operators.routes import take_routes
 from models.classifier import Classifier, Current
-from models.contracts.event import DeadLetter, Event
+from models.contracts.event import DeadLetter
 from models.contracts.policy import ROUTES, Policy, Route
 from models.contracts.verdict import Verdict
 
-R = TypeVar("R", Event, Verdict, DeadLetter)
+B = TypeVar("B", bound=Records)
+R = TypeVar("R", Verdict, DeadLetter)
 
 VerdictSink = FixedPartitionedSink[list[Verdict], Any]
 DeadLetterSink = FixedPartitionedSink[list[DeadLetter], Any]
@@ -40,7 +41,7 @@ class Outlet(Struct, frozen=True):
 
 
 def triage(
-    source: Source[Records],
+    source: Source[B],
     classifier: Current[Classifier],
     policy: Current[Policy],
     outlets: Sequence[Outlet],

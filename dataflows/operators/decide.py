@@ -51,13 +51,14 @@ def decide_window(
             if route == "unsure":
                 best, confidence = default, probabilities[default]
         verdicts.append(
+            # Six by position: CPython builds a dictionary first for a call of more than fifteen keywords.
             Verdict(
-                id=event.id,
-                text=event.text,
-                label=names[best],
-                confidence=confidence,
-                probabilities=dict(zip(names, probabilities, strict=True)),
-                label_mass=opinion.label_mass,
+                event.id,
+                event.text,
+                names[best],
+                confidence,
+                dict(zip(names, probabilities, strict=True)),
+                opinion.label_mass,
                 fields=opinion.fields,
                 route=route,
                 release=title,

@@ -1,6 +1,6 @@
 """Raw records in; events, and dead letters with their reasons, out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,39 +104,58 @@ def decode_records(batch: Records, reading: Reading = PLAIN) -> Decoded:
 
 def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
     """Add an event or a dead letter for each record to what earlier batches became."""
-    source, received_at_ms = batch.source, batch.received_at_ms
-    events, letters = whole.events, whole.letters
-    read: Callable[[bytes, str, Reading], _Text | _Refused] = _read_json if reading.text_path else _read_text
+    texts = None if reading.text_path else _plain_texts(batch.records, reading.max_bytes)
+    if texts is not None:
+        for own_id, text in zip(batch.ids, texts, strict=True):
+            whole.events.append(_event(batch, own_id, text))
+        return
+    read = _read_json if reading.text_path else _read_text
     for raw, own_id in zip(batch.records, batch.ids, strict=True):
         found = read(raw, own_id, reading)
         if isinstance(found, _Text):
-            header = split(found.text, received_at_ms)
-            events.append(
-                Event(
-                    id=EventId(found.id),
-                    source=source,
-                    received_at_ms=received_at_ms,
-                    text=found.text,
-                    body=header.body,
-                    occurred_at_ms=header.occurred_at_ms,
-                    host=header.host,
-                    app=header.app,
-                    severity=header.severity,
-                    truncated=found.truncated,
-                    replaced=found.replaced,
-                )
-            )
+            event = _event(batch, found.id, found.text, truncated=found.truncated, replaced=found.replaced)
+            whole.events.append(event)
         else:
-            letters.append(
-                DeadLetter(
-                    id=EventId(own_id),
-                    source=source,
-                    received_at_ms=received_at_ms,
-                    reason=found.reason,
-                    detail=found.detail,
-                    raw=raw,
-                )
-            )
+            whole.letters.append(_letter(batch, own_id, found, raw))
+
+
+def _plain_texts(records: Sequence[bytes], max_bytes: int) -> list[str] | None:
+    """Decode a batch in which nothing needs a second look, as most do; None where something does."""
+    if max(map(len, records), default=0) > max_bytes:
+        return None
+    try:
+        texts = [raw.decode() for raw in records]
+    except UnicodeDecodeError:
+        return None
+    return None if any(map(str.isspace, texts)) or not all(texts) else texts
+
+
+def _event(batch: Records, event_id: str, text: str, *, truncated: bool = False, replaced: bool = False) -> Event:
+    header = split(text, batch.received_at_ms)
+    return Event(
+        id=EventId(event_id),
+        source=batch.source,
+        received_at_ms=batch.received_at_ms,
+        text=text,
+        body=header.body,
+        occurred_at_ms=header.occurred_at_ms,
+        host=header.host,
+        app=header.app,
+        severity=header.severity,
+        truncated=truncated,
+        replaced=replaced,
+    )
+
+
+def _letter(batch: Records, own_id: str, refused: _Refused, raw: bytes) -> DeadLetter:
+    return DeadLetter(
+        id=EventId(own_id),
+        source=batch.source,
+        received_at_ms=batch.received_at_ms,
+        reason=refused.reason,
+        detail=refused.detail,
+        raw=raw,
+    )
 
 
 def _read_text(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:

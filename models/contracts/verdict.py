@@ -6,7 +6,7 @@ from models.contracts.policy import Route
 from models.contracts.scalars import Count, EventId, Name, Number, Probability, UnixMillis
 
 
-class Verdict(Struct, frozen=True, kw_only=True, tag="verdict/1", gc=False):
+class Verdict(Struct, frozen=True, tag="verdict/1", gc=False):
     """One per event; a repeat has the same `id`, so that whoever receives it can drop it.
 
     `id, text, label, confidence, probabilities, label_mass, fields, route, release, policy` are the contract of
