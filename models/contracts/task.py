@@ -46,7 +46,9 @@ class Task(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="t
                 raise ValueError(f"task {self.name}: `{wanted}` is none of its labels {list(names)}")
         for field in self.fields:
             if (field.kind == "choice") != bool(field.choices):
-                raise ValueError(f"task {self.name}: field `{field.name}`: `choices` go with kind `choice`, and only with it")
+                raise ValueError(
+                    f"task {self.name}: field `{field.name}`: `choices` go with kind `choice`, and only with it"
+                )
 
     @property
     def label_names(self) -> tuple[str, ...]:
