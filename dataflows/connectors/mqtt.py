@@ -41,7 +41,7 @@ _REFUSED = {
     "Unsupported protocol version": "the broker does not speak MQTT 5: upgrade it, or turn version 5 on",
     "Client identifier not valid": "the broker does not accept this client id: set `client_id`",
     "Bad user name or password": "set `username` and `password_file` to what the broker knows",
-    "Not authorized": "the broker does not let this client in: look at its access list, our user name or certificate",
+    "Not authorized": "look at `username`, `password_file`, our certificate, and the broker's access list",
     "Server unavailable": "the broker is up but not serving",
     "Server busy": "the broker has too many clients or too much to do",
     "Banned": "an administrator has banned this client",
