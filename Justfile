@@ -9,6 +9,10 @@ export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
 default:
     @just --list --unsorted
 
+# What every recipe does first: .venv with the locked packages, llama.cpp compiled for this processor
+setup:
+    @echo "ready: $(python -V), llama.cpp by llama-cpp-python $(python -c 'import llama_cpp; print(llama_cpp.__version__)')"
+
 # Send the shipped sample through a real gateway on this machine and count every verdict
 demo *arguments:
     python -m edge demo "$@"

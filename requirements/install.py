@@ -48,6 +48,9 @@ def main() -> int:
         except SetupError as error:
             say(f"just: {error}")
             return 1
+        except KeyboardInterrupt:
+            say("just: interrupted; the next run goes on from here")
+            return 130
         (environment / "headwater-stamp").write_text(sys.argv[1] + "\n", encoding="utf-8")
     return 0
 
@@ -185,17 +188,22 @@ def compile_wheel(source: Path, objects: Path, wheels: Path, arguments: str) -> 
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = time.monotonic()
     said = 0.0
-    tail: deque[str] = deque(maxlen=30)
-    with subprocess.Popen(
-        [sys.executable, "-c", BUILD_WHEEL, str(wheels), str(objects)],
-        cwd=source,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as build:
+    log = objects.with_suffix(".log")
+    tail: deque[str] = deque(maxlen=15)
+    with (
+        log.open("w", encoding="utf-8") as whole,
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD_WHEEL, str(wheels), str(objects)],
+            cwd=source,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as build,
+    ):
         for line in build.stdout or ():
+            whole.write(line)
             tail.append(line)
             elapsed = time.monotonic() - started
             step = re.match(r"\[(\d+)/(\d+)\]", line)
@@ -204,7 +212,9 @@ def compile_wheel(source: Path, objects: Path, wheels: Path, arguments: str) -> 
                 progress(f"[3/4] compiling llama.cpp: {step[1]} of {step[2]} steps, {elapsed:.0f} s")
     progress("")
     if build.returncode:
-        raise SetupError("llama.cpp did not compile; the end of what its build said:\n" + "".join(tail))
+        raise SetupError(
+            f"llama.cpp did not compile; {log} has all that its build said, and this is the end:\n{''.join(tail)}"
+        )
     say(f"[3/4] compiled llama.cpp in {time.monotonic() - started:.0f} s")
 
 
