@@ -21,6 +21,8 @@ from models.contracts.errors import UnavailableError
 from models.contracts.scalars import UnixMillis
 
 _ROW_BYTES = 64  # what a row costs besides its body
+_LEFT_FREE_BYTES = 16 << 20  # of the disk: trims and checkpoints need room to make room
+_CHECKPOINT_PAGES = 256
 _BUSY_S = 5.0  # a commit or a trim of the other process takes milliseconds
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -115,14 +117,15 @@ class StoredArrival(Struct, frozen=True, gc=False):
 class Spool:
     """The writing end; one per file, in the intake."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        """Open or make it.
+    def __init__(self, path: Path, max_bytes: int, *, left_free_bytes: int = _LEFT_FREE_BYTES) -> None:
+        """Open or make it; it leaves `left_free_bytes` of its disk alone.
 
         Raises:
             UnavailableError: the disk does not let us.
         """
         self._path = path
         self._max_bytes = max_bytes
+        self._left_free_bytes = left_free_bytes
         self._encoder = msgspec.msgpack.Encoder()
         self._db = _open(path, "FULL")
         self._refusing = bool(self._db.execute("SELECT refusing FROM level").fetchone()[0])
@@ -136,6 +139,12 @@ class Spool:
         """
         bodies = [self._encoder.encode(arrival) for arrival in arrivals]
         sizes = [len(body) + _ROW_BYTES for body in bodies]
+        free = _free_bytes(self._path)
+        if bodies and free < self._left_free_bytes + 2 * sum(sizes):  # once in the log, once in the file
+            raise UnavailableError(
+                f"spool {self._path}: {free} bytes are free on its disk, {self._left_free_bytes} are left for the flow to "
+                "make room with; will try again"
+            )
         with _transaction(self._db, self._path):
             (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
             if bodies and held + sum(sizes) > self._max_bytes:
@@ -282,7 +291,8 @@ def _open(path: Path, synchronous: str) -> sqlite3.Connection:
         _enter_wal(db)
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute("PRAGMA temp_store = MEMORY")
-        db.execute("PRAGMA journal_size_limit = 16777216")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        db.execute("PRAGMA journal_size_limit = 4194304")
         with _transaction(db, path):
             for statement in _statements(_SCHEMA):
                 db.execute(statement)
@@ -296,6 +306,11 @@ def _open(path: Path, synchronous: str) -> sqlite3.Connection:
             f"spool {path}: cannot be opened: {error}; look at the disk, the directory and its owner"
         ) from error
     return db
+
+
+def _free_bytes(path: Path) -> int:
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _enter_wal(db: sqlite3.Connection) -> None:
