@@ -142,8 +142,8 @@ class Spool:
         free = _free_bytes(self._path)
         if bodies and free < self._left_free_bytes + 2 * sum(sizes):  # once in the log, once in the file
             raise UnavailableError(
-                f"spool {self._path}: {free} bytes are free on its disk, {self._left_free_bytes} are left for the flow to "
-                "make room with; will try again"
+                f"spool {self._path}: {free} bytes are free on its disk, {self._left_free_bytes} are left for the flow "
+                "to make room with; will try again"
             )
         with _transaction(self._db, self._path):
             (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
