@@ -51,7 +51,8 @@ class Carrier(Protocol):
     def deliver(self, payloads: Sequence[bytes]) -> Sequence[Refusal]:
         """Return when the far end has every payload, or will never take it.
 
-        Every wait in it is bounded. It may be called again after it raised.
+        Every wait in it is bounded. It may be called again after it raised. No payloads at all ask whether the far end
+        still has what it seemed to take; where that cannot be told, they do nothing.
 
         Raises:
             UnavailableError: the far end is away; deliver the same batch later.
@@ -73,6 +74,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     backoff: Backoff = Backoff()
 
 
+_LOOK_S = 2.0  # how often an idle far end is asked whether it is still there
 _RETRY_FULL_S = 0.2  # how often a full backlog, or a full disk, is looked at again
 
 
@@ -218,11 +220,18 @@ class Courier:
                 delays = self._limits.backoff.delays(chance)
 
     def _take(self) -> tuple[int, list[bytes]] | None:
-        """Wait for payloads and return the oldest, and the last one's number; None when told to finish."""
+        """Return the oldest payloads, and the last one's number; none after a while without any.
+
+        None means to finish.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._finish.is_set() or self._memory or self._done < self._backlog.last)
+            due = self._changed.wait_for(
+                lambda: self._finish.is_set() or self._memory or self._done < self._backlog.last, _LOOK_S
+            )
             if self._finish.is_set():
                 return None
+            if not due:
+                return self._done, []
             if self._done >= self._backlog.last:
                 return self._first_in_memory()
         return self._backlog.after(self._done, self._limits.batch_bytes, self._limits.batch_payloads)
@@ -247,7 +256,8 @@ class Courier:
             self._changed.notify_all()
         if recovered:
             log.info("sink_recovered", sink=self._name, backlog_bytes=self._backlog.size)
-        self._observer.delivered(self._name, payloads)
+        if payloads:
+            self._observer.delivered(self._name, payloads)
         if self._backlog.size or recovered:
             self._backlog.trim(last)
             self._report()

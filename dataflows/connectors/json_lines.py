@@ -48,6 +48,8 @@ class JsonLinesCarrier:
         self._file: int | None = None
 
     def deliver(self, payloads: Sequence[bytes]) -> Sequence[Refusal]:
+        if not payloads:
+            return ()
         try:
             file = self._current_file()
             good = os.fstat(file).st_size
