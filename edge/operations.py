@@ -36,13 +36,16 @@ class Status(Struct, frozen=True, kw_only=True):
     release: str  # `<name>-<number>`
     release_sha256: str
     policy: int
+    flow_begun: bool
     idle_s: float  # since the flow last took a turn
     intake_listening: bool
     spool_bytes: int
     spool_max_bytes: int
     spool_full: bool
     queue_age_s: float  # of the oldest event without a committed verdict
-    losses: Mapping[tuple[str, str], int]  # by source and reason, since the spool was made
+    events: Mapping[str, int]  # by source; this and what follows since the spool was made, and exact
+    losses: Mapping[tuple[str, str], int]  # by source and reason
+    incidents: Mapping[tuple[str, str], int]  # by source and what happened; no event is known to be lost by them
 
 
 def unhealthy(status: Status) -> list[str]:
@@ -55,6 +58,8 @@ def unhealthy(status: Status) -> list[str]:
 def unready(status: Status) -> list[str]:
     """Say why events should go elsewhere for now."""
     reasons = unhealthy(status)
+    if not status.flow_begun:
+        reasons.append("the flow has not begun")
     if not status.intake_listening:
         reasons.append("the intake is not listening")
     if status.spool_full:
@@ -71,7 +76,7 @@ class Meters:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # no `_created` series beside each figure
         self.registry = registry = CollectorRegistry()
-        self._events = Counter("headwater_events", "Events the flow took, by source.", ["source"], registry=registry)
+        self._taken = Counter("headwater_taken", "Events the flow took, by source.", ["source"], registry=registry)
         self._repeats = Counter(
             "headwater_repeats", "Events dropped as repeats, by source.", ["source"], registry=registry
         )
@@ -109,7 +114,7 @@ class Meters:
 
     def arrived(self, source: str, records: int, received_at_ms: int) -> None:
         """Count events in, and how long the oldest waited in the spool."""
-        self._events.labels(source).inc(records)
+        self._taken.labels(source).inc(records)
         self._wait.observe(_since_s(received_at_ms))
 
     def repeated(self, source: str, events: int) -> None:
@@ -155,12 +160,10 @@ class _StatusCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         now = self._status()
-        losses = CounterMetricFamily(
-            "headwater_losses", "Events lost, by source and reason.", labels=("source", "reason")
-        )
-        for key, count in now.losses.items():
-            losses.add_metric(key, count)
-        yield losses
+        events = {(source,): count for source, count in now.events.items()}
+        yield _counter("events", "Events accepted, by source.", ("source",), events)
+        yield _counter("losses", "Events lost, by source and reason.", ("source", "reason"), now.losses)
+        yield _counter("incidents", "What went wrong at the door without a loss.", ("source", "kind"), now.incidents)
         yield _gauge("queue_age_seconds", "Age of the oldest event without a committed verdict.", now.queue_age_s)
         yield _gauge("spool_bytes", "Bytes of events waiting in the spool.", now.spool_bytes)
         yield _gauge("spool_limit_bytes", "Bytes the spool may hold.", now.spool_max_bytes)
@@ -174,6 +177,13 @@ class _StatusCollector(Collector):
 
 def _gauge(name: str, purpose: str, value: float) -> Metric:
     return GaugeMetricFamily(f"headwater_{name}", purpose, value=value)
+
+
+def _counter(name: str, purpose: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(f"headwater_{name}", purpose, labels=labels)
+    for key, count in counts.items():
+        family.add_metric(key, count)
+    return family
 
 
 class OperationsServer:

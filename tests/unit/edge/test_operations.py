@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from threading import Thread
 
+import msgspec
 import pytest
 
 from edge.config import Operations
@@ -18,25 +19,31 @@ WELL = Status(
     release="soc-triage-1",
     release_sha256="ab" * 32,
     policy=3,
+    flow_begun=True,
     idle_s=0.1,
     intake_listening=True,
     spool_bytes=10,
     spool_max_bytes=100,
     spool_full=False,
     queue_age_s=0.5,
+    events={"syslog-tcp": 12},
     losses={("syslog-udp", "receive-buffer"): 7},
+    incidents={("syslog-tcp", "framing"): 1},
 )
 STUCK = Status(
     release="soc-triage-1",
     release_sha256="ab" * 32,
     policy=3,
+    flow_begun=True,
     idle_s=61.0,
     intake_listening=False,
     spool_bytes=100,
     spool_max_bytes=100,
     spool_full=True,
     queue_age_s=70.0,
+    events={},
     losses={},
+    incidents={},
 )
 
 
@@ -94,6 +101,12 @@ def test_a_stuck_flow_is_unhealthy_and_everything_else_only_unready() -> None:
     ]
 
 
+def test_a_gateway_that_has_not_begun_is_healthy_but_not_ready() -> None:
+    starting = msgspec.structs.replace(WELL, flow_begun=False)
+    assert unhealthy(starting) == []
+    assert unready(starting) == ["the flow has not begun"]
+
+
 def test_answers_say_in_words_what_is_wrong(answers: Answers) -> None:
     assert answers.get("/healthz") == (200, "ok\n")
     assert answers.get("/readyz") == (200, "ok\n")
@@ -117,7 +130,9 @@ def test_every_count_reaches_metrics_under_its_labels(answers: Answers) -> None:
     answers.meters.held("siem", 4096, failing=True)
     lines = answers.get("/metrics")[1].splitlines()
     for line in (
-        'headwater_events_total{source="syslog-tcp"} 3.0',
+        'headwater_events_total{source="syslog-tcp"} 12.0',
+        'headwater_taken_total{source="syslog-tcp"} 3.0',
+        'headwater_incidents_total{kind="framing",source="syslog-tcp"} 1.0',
         'headwater_repeats_total{source="syslog-tcp"} 1.0',
         "headwater_model_seconds_sum 0.25",
         "headwater_batch_events_sum 2.0",

@@ -1,0 +1,85 @@
+"""Where the flow remembers how far it came, and what `bytewax.run` was told about that."""
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from msgspec import Struct
+
+from models.contracts.errors import ConfigError
+
+_ENVIRONMENT = {
+    "recovery_directory": "BYTEWAX_RECOVERY_DIRECTORY",
+    "snapshot_interval": "BYTEWAX_SNAPSHOT_INTERVAL",
+    "backup_interval": "BYTEWAX_RECOVERY_BACKUP_INTERVAL",
+    "workers_per_process": "BYTEWAX_WORKERS_PER_PROCESS",
+    "process_id": "BYTEWAX_PROCESS_ID",
+    "addresses": "BYTEWAX_ADDRESSES",
+}
+
+
+class RunOptions(Struct, frozen=True, kw_only=True):
+    """What `bytewax.run` was given; None: ours to choose."""
+
+    recovery_dir: Path | None = None
+    epoch: timedelta | None = None
+    backup: timedelta = timedelta(0)
+
+
+def run_options(arguments: Sequence[str], environment: Mapping[str, str]) -> RunOptions:
+    """Read the options of `bytewax.run`, which has checked them and keeps them to itself.
+
+    Raises:
+        ConfigError: they ask for more than one worker.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-r", "--recovery-directory")
+    parser.add_argument("-s", "--snapshot-interval")
+    parser.add_argument("-b", "--backup-interval")
+    parser.add_argument("-w", "--workers-per-process")
+    parser.add_argument("-i", "--process-id")
+    parser.add_argument("-a", "--addresses")
+    given = vars(parser.parse_known_args(arguments)[0])
+    found = {name: given[name] or environment.get(variable) for name, variable in _ENVIRONMENT.items()}
+    # Inference stays on the source's worker and the model's own threads use the cores: more workers would only wait.
+    if found["workers_per_process"] not in {None, "1"} or found["process_id"] or found["addresses"]:
+        raise ConfigError(
+            "bytewax.run: found -w, -i or -a, wanted none of them: a gateway is one worker; "
+            "to scale, run several gateways, each with its own configuration and state directory"
+        )
+    directory, epoch, backup = found["recovery_directory"], found["snapshot_interval"], found["backup_interval"]
+    return RunOptions(
+        recovery_dir=Path(directory) if directory else None,
+        epoch=timedelta(seconds=int(epoch)) if epoch else None,
+        backup=timedelta(seconds=int(backup)) if backup else timedelta(0),
+    )
+
+
+def recovery_config(directory: Path, backup: timedelta) -> RecoveryConfig:
+    """Return the recovery store in `directory`, made on first use.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        if not any(directory.glob("part-*.sqlite3")):
+            _make(directory)
+    except OSError as error:
+        raise ConfigError(
+            f"recovery store {directory}: cannot be made: {error}; look at the directory, its owner and the disk"
+        ) from error
+    return RecoveryConfig(str(directory), backup)
+
+
+def _make(directory: Path) -> None:
+    """Make the store beside its place and rename it, so that a crash leaves a whole one or none."""
+    fresh = directory.with_name(f"{directory.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    init_db_dir(fresh, 1)  # one partition per worker is enough, and the number can never change
+    if directory.exists():
+        directory.rmdir()  # empty, or it is not ours to replace
+    fresh.rename(directory)

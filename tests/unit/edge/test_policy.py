@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from edge.config import Config
+from edge.policy import policy_in_force
+from models.contracts.errors import ConfigError
+from models.contracts.policy import Policy
+from models.contracts.release import Release
+from models.contracts.task import Label, Task
+
+RELEASE = Release(
+    name="soc-triage",
+    number=1,
+    task=Task(
+        name="soc-triage",
+        instruction="Judge.",
+        labels=(Label("benign", "harmless"), Label("critical", "not")),
+        default_label="benign",
+    ),
+    policy=Policy(number=1, accept_at=0.7),
+)
+
+
+def test_the_file_wins_over_the_configuration_and_that_over_the_release(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('number = 3\naccept_at = 0.95\ndoubtful = "escalated"\n')
+    own = Policy(number=2, accept_at=0.5)
+    assert policy_in_force(Config(), RELEASE) == RELEASE.policy
+    assert policy_in_force(Config(policy=own), RELEASE) == own
+    assert policy_in_force(Config(policy=own, policy_file=str(file)), RELEASE) == Policy(
+        number=3, accept_at=0.95, doubtful="escalated"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("accept_att = 0.9", r"policy\.toml: Object contains unknown field `accept_att`"),
+        ("accept_at = 1.5", r"policy\.toml: Expected `float` <= 1\.0 - at `\$\.accept_at`"),
+        (
+            "accept_at_by_label = { evil = 0.9 }",
+            r"`accept_at_by_label`: found `evil`, wanted one of \['benign', 'critical'\]",
+        ),
+        ("number = ", r"policy\.toml: "),
+    ],
+)
+def test_a_bad_policy_is_refused_with_file_key_found_and_wanted(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        policy_in_force(Config(policy_file=str(file)), RELEASE)
+
+
+def test_a_missing_policy_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gone.toml: cannot be read"):
+        policy_in_force(Config(policy_file=str(tmp_path / "gone.toml")), RELEASE)

@@ -1,0 +1,34 @@
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).parents[3] / "edge" / "systemd" / "headwater-edge.service"
+
+
+@pytest.mark.server("systemd-analyze")
+def test_the_unit_is_exposed_to_at_most_three_of_ten() -> None:
+    analyze = shutil.which("systemd-analyze")
+    assert analyze is not None
+    said = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", str(UNIT)], capture_output=True, text=True, check=False
+    )
+    exposure = re.search(r"Overall exposure level for headwater-edge\.service: ([\d.]+)", said.stdout)
+    assert exposure is not None, said.stderr
+    assert float(exposure[1]) <= 3.0
+
+
+@pytest.mark.server("systemd-analyze")
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    assert analyze is not None
+    # The interpreter of an installed gateway is not here; everything else must be as shipped.
+    text, changed = re.subn(r"(?m)^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text())
+    assert changed == 1
+    copy = tmp_path / UNIT.name
+    copy.write_text(text)
+    said = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
