@@ -10,7 +10,7 @@ After the label the transcript goes on, one line per field of the task, in order
 
 A value follows a space; `;` parts several; `-` stands for none; the line feed that ends the last field ends the
 transcript. Literals and values are tokenised apart, because their joint tokenisation differs: a model that is trained
-on `transcript_pieces` meets, piece by piece, what a decoder forces.
+on `transcript_pieces` meets, piece by piece, what a decoder forces (`models/transcript.py`).
 """
 
 import re

@@ -1,0 +1,172 @@
+"""`DecoderClassifier`: any instruct GGUF, or one trained for its task, read at the answer position.
+
+A batch is tokenised; texts that occur twice are read once; the rest is sorted, cut into one contiguous range per
+thread, and read with no shared beginning decoded twice. Only then are fields written, for the labels that have them.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from msgspec import Struct
+
+from models.calibration import calibrate
+from models.contracts.errors import ConfigError, UntrustedError
+from models.contracts.opinion import Opinion
+from models.contracts.release import Release
+from models.labels import Float64s, LabelTree, answer_log_probabilities
+from models.lane import Lane
+from models.llama import Model
+from models.prompt import frame
+from models.transcript import FieldProgram
+from models.window import Int32s, order_of, shares
+
+T = TypeVar("T", str, list[int])
+
+_ANSWER_TOKENS = 192  # room behind an event for fields, or for a stretch of its neighbours
+_EVENT_TOKENS = 64  # an instruction that leaves an event less is refused
+_BYTES_PER_TOKEN = 16  # a text of more bytes than this for each token it may have is cut before it is tokenised
+
+
+class _Suffix(Struct, frozen=True):
+    """What is decoded behind the instruction for one text."""
+
+    tokens: Int32s
+    body: str  # the text as the model reads it; a line end stands where it was cut
+    truncated: bool
+
+
+class _Reading(Struct, frozen=True):
+    """What was read behind one distinct text."""
+
+    log_probabilities: Float64s
+    fields: dict[str, tuple[str, ...]]
+    ungrounded: int
+
+
+class DecoderClassifier:
+    """A `Classifier` on a decoder GGUF."""
+
+    def __init__(self, model: Model, release: Release, *, threads: int, context_tokens: int) -> None:
+        """Decode the instruction once per thread and keep it.
+
+        Raises:
+            UntrustedError: the model cannot express the labels, or cannot be read this way at all.
+            ConfigError: the instruction does not fit the context.
+        """
+        if not model.rolls_back or not model.decodes:
+            raise UntrustedError(
+                f"{model.path}: architecture `{model.architecture}` cannot forget an event and keep the instruction "
+                "(recurrent, hybrid, or with an encoder in front); a decoder with attention is wanted"
+            )
+        self._model, self._release = model, release
+        vocabulary, task = model.vocabulary, release.task
+        self._frame = frame(release.prompt, task, vocabulary, model.chat_template)
+        spellings = [[vocabulary.encode(lead + name) for lead in self._frame.answer_leads] for name in task.label_names]
+        self._labels = LabelTree(task.label_names, spellings)
+        self._label_tokens = [ways[-1] for ways in spellings]
+        self._program = None
+        if task.fields and task.fields_for:
+            self._program = FieldProgram(task, vocabulary.encode, vocabulary.token_of_piece, vocabulary.pieces)
+        cells = min(context_tokens, model.trained_context)
+        self._event_tokens = cells - len(self._frame.before) - len(self._frame.after) - _ANSWER_TOKENS
+        if self._event_tokens < _EVENT_TOKENS:
+            raise ConfigError(
+                f"{model.path}: of {cells} tokens of context the instruction takes {len(self._frame.before)} and the "
+                f"answer {_ANSWER_TOKENS}, which leaves an event {max(self._event_tokens, 0)}; raise `context_tokens` "
+                f"by {_EVENT_TOKENS - self._event_tokens} or shorten the instruction"
+            )
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
+        self._lanes = [Lane(model, self._frame.before, cells) for _ in range(threads)]
+
+    @property
+    def release(self) -> Release:
+        return self._release
+
+    def classify(self, texts: Sequence[str]) -> list[Opinion]:
+        """Return one opinion per text, in order."""
+        if not texts:
+            return []
+        suffixes = [self._suffix(text) for text in texts]
+        by_tokens = {suffix.tokens.tobytes(): place for place, suffix in enumerate(suffixes)}
+        distinct = list(by_tokens.values())
+        order = [distinct[i] for i in order_of([suffixes[place].tokens for place in distinct])]
+        ranges = shares([len(suffixes[place].tokens) for place in order], len(self._lanes))
+        parts = [[suffixes[place] for place in order[begin:end]] for begin, end in ranges]
+        if self._pool is None or len(parts) == 1:
+            answers = [self._read(lane, part) for lane, part in zip(self._lanes, parts, strict=False)]
+        else:
+            answers = list(self._pool.map(self._read, self._lanes, parts))
+        readings = dict(zip(order, (reading for answer in answers for reading in answer), strict=True))
+        return [
+            self._opinion(readings[by_tokens[suffix.tokens.tobytes()]], truncated=suffix.truncated)
+            for suffix in suffixes
+        ]
+
+    def close(self) -> None:
+        """Give memory and threads back, after what is being classified."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._model.close()
+
+    def _suffix(self, text: str) -> _Suffix:
+        vocabulary, limit = self._model.vocabulary, self._event_tokens
+        ends = _ends(text, limit * _BYTES_PER_TOKEN)
+        tokens = vocabulary.encode(self._frame.lead + "".join(ends))
+        token_ends = _ends(tokens, limit)
+        if len(token_ends) > 1:
+            ends = [
+                b"".join(vocabulary.pieces[token] for token in end).decode("utf-8", "replace") for end in token_ends
+            ]
+            tokens = token_ends[0] + token_ends[1]
+        return _Suffix(np.array([*tokens, *self._frame.after], np.int32), "\n".join(ends), len(ends) > 1)
+
+    def _read(self, lane: Lane, part: Sequence[_Suffix]) -> list[_Reading]:
+        """Read sorted, distinct texts on one lane."""
+        labels = self._read_labels(lane, [suffix.tokens for suffix in part])
+        return [
+            self._read_fields(lane, suffix, log_probabilities)
+            for suffix, log_probabilities in zip(part, labels, strict=True)
+        ]
+
+    def _read_labels(self, lane: Lane, texts: Sequence[Int32s]) -> list[Float64s]:
+        """Ask every question of the label tree behind every text; a text with a question's path is a text too."""
+        questions = self._labels.questions
+        asked = [
+            (text, place, np.append(tokens, question.path).astype(np.int32))
+            for text, tokens in enumerate(texts)
+            for place, question in enumerate(questions)
+        ]
+        order = order_of([tokens for _, _, tokens in asked]) if len(questions) > 1 else range(len(asked))
+        answers: list[list[Float64s]] = [[np.empty(0)] * len(questions) for _ in texts]
+        for begin, logits in lane.read([asked[i][2] for i in order]):
+            for row, i in zip(logits, order[begin : begin + len(logits)], strict=True):
+                text, place, _ = asked[i]
+                answers[text][place] = answer_log_probabilities(row[None], questions[place].answers)[0]
+        return [self._labels.read(answer) for answer in answers]
+
+    def _read_fields(self, lane: Lane, suffix: _Suffix, log_probabilities: Float64s) -> _Reading:
+        label = int(np.argmax(calibrate(log_probabilities, self._release.calibration)))
+        if self._program is None or self._release.task.label_names[label] not in self._release.task.fields_for:
+            return _Reading(log_probabilities, {}, 0)
+        transcript = self._program.begin(suffix.body)
+        lane.write([*suffix.tokens.tolist(), *self._label_tokens[label]], transcript)
+        fields, ungrounded = transcript.values()
+        return _Reading(log_probabilities, fields, ungrounded)
+
+    def _opinion(self, reading: _Reading, *, truncated: bool) -> Opinion:
+        return Opinion(
+            probabilities=calibrate(reading.log_probabilities, self._release.calibration),
+            label_mass=min(1.0, float(np.exp(reading.log_probabilities).sum())),
+            fields=reading.fields,
+            truncated=truncated,
+            ungrounded=reading.ungrounded,
+        )
+
+
+def _ends(whole: T, limit: int) -> list[T]:
+    """Return what is short enough, or its two ends: who speaks stands at the front, and how it ended at the back."""
+    if len(whole) <= limit:
+        return [whole]
+    return [whole[: limit - limit // 2], whole[len(whole) - limit // 2 :]]

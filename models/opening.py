@@ -1,0 +1,38 @@
+"""Opens a release: the one place that knows which runtime a GGUF wants."""
+
+import os
+from pathlib import Path
+
+from models.classifier import Classifier
+from models.contracts.errors import ConfigError, UntrustedError
+from models.decoder import DecoderClassifier
+from models.encoder import EncoderClassifier
+from models.llama import Model
+from models.release_file import check_digest, read_release, release_path
+
+_MAX_THREADS = 2
+
+
+def open_classifier(
+    release: str | Path, *, sha256: str = "", task: str = "", threads: int = 0, context_tokens: int = 1024
+) -> Classifier:
+    """Open a shipped release by its name or any GGUF by its path; `task` is the task file of one without a release.
+
+    With `threads` 0 it takes a core each, two at most.
+
+    Raises:
+        ConfigError: there is no such file, or the configuration does not suit it.
+        UntrustedError: the file is not what was promised, or cannot answer the task.
+    """
+    path = release_path(release)
+    check_digest(path, sha256)
+    model = Model(path)
+    try:
+        found = read_release(model, task)
+        threads = threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        if model.pools_to_labels:
+            return EncoderClassifier(model, found, threads=threads)
+        return DecoderClassifier(model, found, threads=threads, context_tokens=context_tokens)
+    except (ConfigError, UntrustedError):
+        model.close()
+        raise

@@ -1,0 +1,111 @@
+"""A GGUF's own metadata to a `Release`; a shipped release by its name; the digest of a model file."""
+
+import hashlib
+from pathlib import Path
+
+from models.contracts.errors import ConfigError, InputError, UntrustedError
+from models.contracts.release import METADATA_KEY, Calibration, Prompt, Release
+from models.contracts.task import Task
+from models.contracts.wire import decode_json, decode_toml
+from models.llama import Model
+
+SHIPPED = Path(__file__).parent / "releases"
+_CHUNK_BYTES = 1 << 20
+
+
+def release_path(release: str | Path) -> Path:
+    """Return the file of a release: a shipped one's name, or a path.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(release)
+    if path.is_file():
+        return path
+    shipped = SHIPPED / f"{release}.gguf"
+    if shipped.is_file():
+        return shipped
+    names = sorted(found.stem for found in SHIPPED.glob("*.gguf"))
+    raise ConfigError(
+        f"model `{release}`: no such file, and no shipped release of that name (there is {names}); "
+        "give the path of a GGUF, or a shipped release's name"
+    )
+
+
+def check_digest(path: Path, sha256: str) -> None:
+    """Compare a file with the digest it should have; no digest, no comparison.
+
+    Raises:
+        UntrustedError: it is another file.
+    """
+    if sha256 and (found := digest_of(path)) != sha256.lower():
+        raise UntrustedError(f"{path}: hashes to {found}, the configuration wants {sha256.lower()}; refused it")
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return digest.hexdigest()
+
+
+def read_release(model: Model, task_file: str = "") -> Release:
+    """Return the release that a model carries; one that carries none becomes a release of the task in a file.
+
+    Raises:
+        UntrustedError: what it carries is not a release.
+        ConfigError: it carries none and there is no task file, or that cannot be read.
+    """
+    text = model.metadata(METADATA_KEY)
+    if text is not None:
+        try:
+            release = decode_json(text, Release, f"{model.path}: `{METADATA_KEY}`")
+        except InputError as error:
+            raise UntrustedError(f"{error}; refused it") from error
+        check_release(release, model.path)
+        return release
+    if not task_file:
+        raise ConfigError(
+            f"{model.path}: carries no release (no `{METADATA_KEY}` in its metadata); "
+            "set `task` to a task file to use it as an instruct model"
+        )
+    try:
+        task = decode_toml(Path(task_file).read_text(encoding="utf-8"), Task, task_file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{task_file}: the task file cannot be read: {error}") from error
+    kind = Prompt(kind="encoder") if model.pools_to_labels else Prompt(kind="chat")
+    return Release(name=task.name, number=1, task=task, prompt=kind)
+
+
+def check_release(release: Release, path: Path) -> None:
+    """Check what the types do not say.
+
+    Raises:
+        UntrustedError: a part does not fit the others.
+    """
+    labels = release.task.label_names
+    wrong = _calibration_faults(release.calibration, len(labels))
+    wrong += [f"golden event for `{golden.label}`" for golden in release.golden if golden.label not in labels]
+    wrong += [f"threshold for `{label}`" for label in release.policy.accept_at_by_label if label not in labels]
+    if wrong:
+        raise UntrustedError(
+            f"{path}: release {release.title} with labels {list(labels)}: {'; '.join(wrong)}; refused it"
+        )
+
+
+def _calibration_faults(calibration: Calibration, labels: int) -> list[str]:
+    faults = []
+    if not 0 < calibration.temperature < float("inf"):
+        faults.append(f"calibration temperature {calibration.temperature}, above 0 wanted")
+    if len(calibration.bias) not in (0, labels):
+        faults.append(f"{len(calibration.bias)} calibration biases for {labels} labels")
+    return faults
