@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_SPREAD = 0.02
+
 
 @dataclass(frozen=True)
 class Shape:
     """Multiples of 256, so that every matrix has a repacked 4-bit kernel and none falls back to 8 bits."""
 
     vocabulary: int = 4_096
-    layers: int = 5
+    layers: int = 3
     width: int = 256
     heads: int = 4
     inner: int = 768
@@ -69,7 +71,10 @@ class Layer(nn.Module):  # type: ignore[misc]  # torch is not there where types 
 
 
 class Llama(nn.Module):  # type: ignore[misc]  # torch is not there where types are checked
-    """Tokens in, the hidden state of every position out; `logits` turns chosen states into the next token's."""
+    """Tokens in, the hidden state of every position out; `logits` turns chosen states into the next token's.
+
+    `halfway` is the state between the layers, for a loss that reaches the lower ones directly.
+    """
 
     def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
@@ -81,16 +86,26 @@ class Llama(nn.Module):  # type: ignore[misc]  # torch is not there where types 
         angles = torch.outer(torch.arange(shape.context), shape.rope_base**-pairs)
         self.register_buffer("cosine", angles.cos(), persistent=False)
         self.register_buffer("sine", angles.sin(), persistent=False)
-        nn.init.normal_(self.token_embd.weight, std=0.02)
+        for name, weight in self.named_parameters():
+            if weight.ndim > 1:
+                # Narrower where a layer writes to the stream, or the first layers drown the tokens (GPT-2's rule).
+                writes = name.endswith(("attn_output.weight", "ffn_down.weight"))
+                nn.init.normal_(weight, std=_SPREAD / (2 * shape.layers) ** 0.5 if writes else _SPREAD)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        return self.both(tokens)[0]
+
+    def both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last hidden states and those halfway up."""
         length = tokens.shape[1]
         cosine, sine = self.get_buffer("cosine")[:length], self.get_buffer("sine")[:length]
         x = self.token_embd(tokens)
-        for layer in self.blk:
+        halfway = x
+        for number, layer in enumerate(self.blk, start=1):
             x = layer(x, cosine, sine)
-        hidden: Tensor = self.output_norm(x)
-        return hidden
+            if number == (self.shape.layers + 1) // 2:
+                halfway = x
+        return self.output_norm(x), halfway
 
     def logits(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.token_embd.weight)

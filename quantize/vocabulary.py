@@ -36,7 +36,7 @@ def train_vocabulary(texts: Iterable[str], task: Task, prompt: Prompt) -> Tokeni
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     forced = [f" {name}" for name in task.label_names] + [field_literal(field) for field in task.fields]
-    forced += [prompt.before, prompt.after]
+    forced += [prompt.before.rstrip(), prompt.after]
     trainer = trainers.BpeTrainer(
         vocab_size=SIZE - 1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
@@ -56,11 +56,17 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def encode(tokenizer: Tokenizer, task: Task, prompt: Prompt, example: Example, max_event_tokens: int) -> Encoded:
-    """Return the example piece by piece: joint tokenisation would differ from what a decoder forces."""
-    event = ids(tokenizer, f" {example.body}")[:max_event_tokens]
+    """Return the example piece by piece: joint tokenisation would differ from what a decoder forces.
+
+    The space that ends `prompt.before` belongs to the event, as in `models.prompt`.
+    """
+    event = ids(tokenizer, f" {example.body}")
+    if len(event) > max_event_tokens:
+        # Both ends, as a decoder cuts: who speaks stands at the front, and how it ended at the back.
+        event = event[: max_event_tokens - max_event_tokens // 2] + event[len(event) - max_event_tokens // 2 :]
     label, *rest = transcript_pieces(task, example.label, example.fields)
     return Encoded(
-        event=[*ids(tokenizer, prompt.before), *event, *ids(tokenizer, prompt.after)],
+        event=[*ids(tokenizer, prompt.before.removesuffix(" ")), *event, *ids(tokenizer, prompt.after)],
         label=ids(tokenizer, label)[0],
         rest=[token for piece in rest for token in ids(tokenizer, piece)],
     )

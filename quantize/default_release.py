@@ -1,0 +1,201 @@
+"""The default release from the corpus to the measured file: every step in order, nothing to choose."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from models.classifier import Classifier
+from models.contracts.opinion import Opinion
+from models.contracts.release import Golden, Prompt, Release
+from models.contracts.task import Task
+from models.contracts.wire import decode_toml
+from models.decoder import DecoderClassifier
+from models.llama import Model
+from models.release_file import read_release
+from quantize import baseline, calibrate, measure
+from quantize.compress import KIND, compress
+from quantize.convert import write_gguf
+from quantize.event_types import EventType, corpus_digest, in_fold, read_event_types, without_look_alikes
+from quantize.expand import Example, example_of, expand
+from quantize.network import Llama, Shape
+from quantize.package import package
+from quantize.train import Plan, Progress, train
+from quantize.vocabulary import train_vocabulary
+
+NAME = "soc-triage"
+TASK_FILE = Path(__file__).parents[1] / "models" / "tasks" / "soc-triage.toml"
+PROMPT = Prompt(kind="plain", before="Event: ", after="\nLabel:")
+REAL_EVENTS = Path(__file__).parents[2] / "shared" / "data" / "triage_labelled.jsonl"
+"""Real events that may be looked at and not shipped; measured where they are, never learnt from."""
+
+MAX_ERROR = 0.05  # among accepted verdicts of one label, on the calibration fold
+GOLDEN_PER_LABEL = 3
+_GOLDEN_MARGIN = 0.1  # further from a threshold or another label than a batch's shape moves a probability
+_COPIES = 4  # lines per held-out template
+_CALIBRATION_SEED, _TEST_SEED, _VOCABULARY_SEED = 71, 72, 73
+_CONTEXT_TOKENS = 1_024  # the gateway's default
+
+
+class Measured(Struct, frozen=True):
+    """What is known of a set of events after a classifier has read them."""
+
+    probabilities: calibrate.Floats
+    masses: calibrate.Floats
+    labels: calibrate.Labels
+    fields: list[dict[str, tuple[str, ...]]]
+
+    @property
+    def chosen(self) -> calibrate.Labels:
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+
+
+def read_task() -> Task:
+    return decode_toml(TASK_FILE.read_text(encoding="utf-8"), Task, str(TASK_FILE))
+
+
+def train_release(out: Path, plan: Plan, report: Callable[[Progress], None]) -> None:
+    """Train and write `tokenizer.json` and `f16.gguf` into `out`; the weights are rewritten after every epoch."""
+    task, types = read_task(), in_fold(read_event_types(), "train")
+    texts = [example_of(line, task).body for line in expand(types, copies=2, seed=_VOCABULARY_SEED)]
+    tokenizer = train_vocabulary(texts, task, PROMPT)
+    tokenizer.save(str(out / "tokenizer.json"))
+
+    def keep(network: Llama) -> None:
+        write_gguf(network, tokenizer, NAME, out / "f16.gguf")
+
+    train(types, task, PROMPT, tokenizer, Shape(), plan=plan, report=report, keep=keep)
+
+
+def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], None]) -> Path:
+    """Quantize, calibrate, measure and package what `train_release` left in `out`; return the release's file."""
+    task = read_task()
+    names = task.label_names
+    held_out = read_event_types()
+    learnt = in_fold(held_out, "train")
+    calibration = _examples(without_look_alikes(in_fold(held_out, "calibration"), learnt), task, _CALIBRATION_SEED)
+    test = _examples(without_look_alikes(in_fold(held_out, "test"), learnt), task, _TEST_SEED)
+
+    compress(out / "f16.gguf", out / "small.gguf")
+    draft = Release(name=NAME, number=number, task=task, prompt=PROMPT)
+    tell("calibrating on the quantized model")
+    raw = _read(out / "small.gguf", draft, calibration, out)
+    fitted = calibrate.fit(np.log(raw.probabilities + 1e-12), raw.labels)
+    sure = calibrate.apply(fitted, np.log(raw.probabilities + 1e-12))
+    policy = calibrate.choose_policy(sure, raw.masses, raw.labels, names, MAX_ERROR)
+    release = replace(draft, calibration=fitted, policy=policy)
+    release = replace(release, golden=_golden(calibration, replace(raw, probabilities=sure), names))
+
+    tell("measuring on products that were held out")
+    small = _read(out / "small.gguf", release, test, out)
+    full = _read(out / "f16.gguf", release, test, out)
+    figures = _figures(small, full, test, release)
+    tell("measuring the n-gram baseline")
+    peer = baseline.train_baseline(_examples(learnt, task, plan.seed), names)
+    figures |= _against("test", small, baseline.choose(peer, [example.body for example in test]), names)
+    if REAL_EVENTS.is_file():
+        real = _real_examples(REAL_EVENTS, task)
+        seen = _read(out / "small.gguf", release, real, out)
+        figures |= _against("real events", seen, baseline.choose(peer, [example.body for example in real]), names)
+    provenance = {
+        "corpus": "quantize/corpus, written for this project, Apache-2.0",
+        "corpus_sha256": corpus_digest(),
+        "licence": "Apache-2.0",
+        "plan": msgspec.json.encode(plan).decode(),
+        "quantization": KIND,
+        "held_out_by": "vendor: 20 % test, 13 % calibration, nothing that looks alike",
+        **figures,
+    }
+    for name, value in provenance.items():
+        tell(f"{name}: {value}")
+    package(out / "small.gguf", replace(release, provenance=provenance), out / f"{NAME}.gguf")
+    return out / f"{NAME}.gguf"
+
+
+def _examples(types: Sequence[EventType], task: Task, seed: int) -> list[Example]:
+    return [example_of(line, task) for line in expand(types, copies=_COPIES, seed=seed)]
+
+
+def _real_examples(path: Path, task: Task) -> list[Example]:
+    """Read labelled lines as whole bodies: JSON has no header."""
+    rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    return [Example(row["text"], row["label"], row["product"], {}) for row in rows if row["label"] in task.label_names]
+
+
+def _read(model: Path, release: Release, examples: Sequence[Example], out: Path) -> Measured:
+    """Ask the classifier that a gateway runs: what is measured is what is served."""
+    packaged = out / "draft.gguf"
+    package(model, release, packaged)
+    loaded = Model(packaged)
+    classifier: Classifier = DecoderClassifier(loaded, read_release(loaded), threads=1, context_tokens=_CONTEXT_TOKENS)
+    try:
+        opinions: list[Opinion] = classifier.classify([example.body for example in examples])
+    finally:
+        classifier.close()
+        packaged.unlink()
+    names = release.task.label_names
+    return Measured(
+        probabilities=np.array([opinion.probabilities for opinion in opinions]),
+        masses=np.array([opinion.label_mass for opinion in opinions]),
+        labels=np.array([names.index(example.label) for example in examples]),
+        fields=[opinion.fields for opinion in opinions],
+    )
+
+
+def _golden(examples: Sequence[Example], seen: Measured, names: Sequence[str]) -> tuple[Golden, ...]:
+    """Choose, per label, events whose right answer stands well clear of the others, of as many products."""
+    golden = []
+    for index, name in enumerate(names):
+        products: set[str] = set()
+        runner_up = np.sort(seen.probabilities, axis=1)[:, -2]
+        for at in np.argsort(-(seen.probabilities[:, index] - runner_up), kind="stable"):
+            right = seen.labels[at] == seen.chosen[at] == index
+            clear = seen.probabilities[at, index] - runner_up[at] > _GOLDEN_MARGIN
+            if right and clear and examples[at].product not in products and len(products) < GOLDEN_PER_LABEL:
+                products.add(examples[at].product)
+                confidence = round(float(seen.probabilities[at, index]), 4)
+                golden.append(Golden(text=examples[at].body, label=name, confidence=confidence))
+    return tuple(golden)
+
+
+def _figures(small: Measured, full: Measured, test: Sequence[Example], release: Release) -> dict[str, str]:
+    names = release.task.label_names
+    scores = measure.label_scores(small.chosen, small.labels, names)
+    thresholds = np.array([release.policy.accept_at_by_label[name] for name in names])
+    accepted = (small.probabilities.max(axis=1) >= thresholds[small.chosen]) & (
+        small.masses >= release.policy.mass_floor
+    )
+    wrong = (small.chosen != small.labels)[accepted]
+    read_off = [at for at, example in enumerate(test) if names[small.chosen[at]] == example.label and example.fields]
+    fields = measure.field_scores(
+        [small.fields[at] for at in read_off],
+        [test[at].fields for at in read_off],
+        [field.name for field in release.task.fields],
+    )
+    return {
+        "test_events": str(len(test)),
+        "test_ece": f"{calibrate.expected_calibration_error(small.probabilities, small.labels):.4f}",
+        "test_label_flips_against_16_bit": f"{(small.chosen != full.chosen).mean():.4f}",
+        "test_accepted": f"{accepted.mean():.4f}",
+        "test_error_among_accepted": f"{wrong.mean() if len(wrong) else 0.0:.4f}",
+        **{
+            f"test_{name}": f"precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f}, "
+            f"{score.events} events"
+            for name, score in scores.items()
+        },
+        **{
+            f"test_field_{name}": f"precision {score.precision:.3f}, recall {score.recall:.3f}, {score.wanted} values"
+            for name, score in fields.items()
+        },
+    }
+
+
+def _against(what: str, seen: Measured, peer: calibrate.Labels, names: Sequence[str]) -> dict[str, str]:
+    """Return the macro-F1 of the release and of the n-grams on the same events."""
+    where = what.replace(" ", "_")
+    mine = measure.macro_f1(measure.label_scores(seen.chosen, seen.labels, names))
+    theirs = measure.macro_f1(measure.label_scores(peer, seen.labels, names))
+    return {f"{where}_macro_f1": f"{mine:.4f}", f"{where}_macro_f1_of_n_grams": f"{theirs:.4f}"}
