@@ -195,3 +195,19 @@ def read_config(path: Path) -> Config:
                     f"{path}: `{section}`: the name `{name}` occurs {names.count(name)} times; each needs its own"
                 )
     return config
+
+
+def read_password(where: str, path: str) -> str:
+    """Return what stands in a password file, and nothing where there is none; `where` names its source or output.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{where}: `password_file` {path} cannot be read: {error}; look at the path and its owner"
+        ) from error

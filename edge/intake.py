@@ -139,7 +139,7 @@ class Intake:
                 session_expiry_s=source.session_expiry_s,
                 tls=None if tls is None else client_context(where, tls.ca, tls.certificate, tls.key),
                 username=source.username,
-                password=_password(where, source.password_file),
+                password=cfg.read_password(where, source.password_file),
             ),
             self._commit,
             self._spool.mark(source.name),
@@ -151,17 +151,6 @@ class Intake:
     def _add(self, part: _Part) -> None:
         self._starts.append(part.start)
         self._stops.append(part.stop)
-
-
-def _password(where: str, path: str) -> str:
-    if not path:
-        return ""
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{where}: `password_file` {path} cannot be read: {error}; look at the path and its owner"
-        ) from error
 
 
 def _stream(source: cfg.SyslogTcp) -> TcpSource:
