@@ -53,6 +53,8 @@ class GroupCommit:
         self._spool = spool
         self._changed = threading.Condition()
         self._queue: deque[Delivery] = deque()
+        self._losable: deque[Delivery] = deque()  # apart, so that they are lost, and not held, behind what is held
+        self._blocked = False  # the first of the queue did not fit
         self._waiting_bytes: Counter[str] = Counter()  # by source, until on disk or lost
         self._losses: Counter[tuple[str, str]] = Counter()  # not on disk yet
         self._incidents: Counter[tuple[str, str]] = Counter()
@@ -69,7 +71,7 @@ class GroupCommit:
         """Queue a delivery; True where its source should now stop reading until it has room."""
         source = delivery.arrival.source
         with self._changed:
-            self._queue.append(delivery)
+            (self._losable if delivery.refusal is Refusal.LOSE else self._queue).append(delivery)
             self._waiting_bytes[source] += delivery.bytes
             self._changed.notify_all()
             return self._waiting_bytes[source] >= SOURCE_MAX_BYTES
@@ -112,65 +114,86 @@ class GroupCommit:
             deliveries, losses, incidents = self._take()
             if not deliveries and not losses and not incidents:
                 return
-            stored = self._commit(deliveries, losses, incidents)
-            self._settle(deliveries[:stored], deliveries[stored:])
-            if self._late() and not self._queue and (self._losses or self._incidents) and not stored and not deliveries:
-                log.error("counts_not_written", losses=self._losses.total(), incidents=self._incidents.total())
+            stored, reason = self._commit(deliveries, losses, incidents)
+            self._settle(deliveries[:stored], deliveries[stored:], reason)
+            if self._blocked and not self._spool.refusing:
+                self._refuse(Counter(), Counter())
+            if self._late() and reason and not deliveries:
+                log.error("counts_not_written", losses=losses.total(), incidents=incidents.total())
                 return
 
     def _take(self) -> tuple[list[Delivery], Counter[tuple[str, str]], Counter[tuple[str, str]]]:
         """Wait for work; nothing at all means the end."""
         with self._changed:
-            while not self._queue and self._stop_by is None:
-                noted = bool(self._losses or self._incidents)
-                left_s = self._noted_at + _NOTES_WITHIN_S - time.monotonic() if noted else None
-                if left_s is not None and left_s <= 0:
+            while self._stop_by is None:
+                self._blocked = self._blocked and not self._spool.takes(self._queue[0].bytes)
+                notes_in_s = self._notes_in_s()
+                if self._losable or (self._queue and not self._blocked) or (notes_in_s is not None and notes_in_s <= 0):
                     break
-                self._changed.wait(left_s)
+                self._changed.wait(_RETRY_S if self._blocked else notes_in_s)
+            else:
+                if self._blocked:
+                    self._changed.wait(_RETRY_S)
+                    self._blocked = False
             taken: list[Delivery] = []
             size = 0
-            while self._queue and size < _COMMIT_MAX_BYTES:
-                taken.append(self._queue.popleft())
-                size += taken[-1].bytes
+            for queue in (self._losable, self._queue):
+                while queue and size < _COMMIT_MAX_BYTES and not (self._blocked and queue is self._queue):
+                    taken.append(queue.popleft())
+                    size += taken[-1].bytes
             losses, incidents = self._losses, self._incidents
             self._losses, self._incidents = Counter(), Counter()
             return taken, losses, incidents
 
+    def _notes_in_s(self) -> float | None:
+        if not self._losses and not self._incidents:
+            return None
+        return self._noted_at + _NOTES_WITHIN_S - time.monotonic()
+
     def _commit(
         self, deliveries: list[Delivery], losses: Counter[tuple[str, str]], incidents: Counter[tuple[str, str]]
-    ) -> int:
-        """Put as many as fit on disk, from the first on; return how many."""
-        fitting = len(deliveries)
-        while True:
+    ) -> tuple[int, str]:
+        """Put as many as fit on disk, from the first on; return how many, and why not more."""
+        fitting, reason = len(deliveries), ""
+        while fitting or not deliveries:
             part = deliveries[:fitting]
             try:
-                if part or not deliveries:
-                    self._spool.append(self._rows(part), _notes(part, losses, incidents))
-                    self._say("")
-                elif not self._spool.refusing or time.monotonic() >= self._refused_at + _NOTES_WITHIN_S:
-                    self._refused_at = time.monotonic()
-                    self._spool.refuse(_notes((), losses, incidents))
-                else:  # a full spool does not wear out the disk with its counts
-                    self._keep(losses, incidents)
+                self._spool.append(self._rows(part), _notes(part, losses, incidents))
             except SpoolFullError as error:
-                self._say("spool-full", str(error))
+                reason = "spool-full"
+                self._say(reason, str(error))
                 fitting //= 2
             except UnavailableError as error:
-                self._say("disk", str(error))
-                self._keep(losses, incidents)
-                return 0
+                reason = "disk"
+                self._say(reason, str(error))
+                break
             else:
-                return fitting
+                if not reason:
+                    self._say("")
+                return fitting, reason
+        self._refuse(losses, incidents)
+        return 0, reason
 
-    def _keep(self, losses: Counter[tuple[str, str]], incidents: Counter[tuple[str, str]]) -> None:
+    def _refuse(self, losses: Counter[tuple[str, str]], incidents: Counter[tuple[str, str]]) -> None:
+        """Write what was lost, now and then: a full spool need not wear out the disk with its counts."""
+        now = time.monotonic()
+        if not self._spool.refusing or now >= self._refused_at + _NOTES_WITHIN_S:
+            self._refused_at = now
+            try:
+                self._spool.refuse(_notes((), losses, incidents))
+            except UnavailableError:
+                pass  # said already; they are kept
+            else:
+                return
         with self._changed:
             self._losses.update(losses)
             self._incidents.update(incidents)
+            self._noted_at = now
 
     def _late(self) -> bool:
         return self._stop_by is not None and time.monotonic() >= self._stop_by
 
-    def _settle(self, stored: Sequence[Delivery], refused: Sequence[Delivery]) -> None:
+    def _settle(self, stored: Sequence[Delivery], refused: Sequence[Delivery], reason: str) -> None:
         for delivery in stored:
             if delivery.stored is not None:
                 delivery.stored()
@@ -180,7 +203,7 @@ class GroupCommit:
             held = []
             for delivery in refused:
                 if delivery.refusal is Refusal.LOSE or (late and delivery.refusal is Refusal.HOLD):
-                    self._losses[delivery.arrival.source, self._refusing] += len(delivery.arrival.records)
+                    self._losses[delivery.arrival.source, reason] += len(delivery.arrival.records)
                 elif not late:
                     held.append(delivery)
                     continue
@@ -188,9 +211,8 @@ class GroupCommit:
             for delivery in gone:
                 self._waiting_bytes[delivery.arrival.source] -= delivery.bytes
             self._queue.extendleft(reversed(held))
+            self._blocked = self._blocked or bool(held)
             self._changed.notify_all()
-        if refused:
-            time.sleep(_RETRY_S)
 
     def _say(self, refusing: str, reason: str = "") -> None:
         """One line where it begins to refuse, and one where it takes again."""

@@ -137,9 +137,9 @@ class Spool:
             SpoolFullError: it does not fit under the limit now.
             UnavailableError: the disk does not take it now.
         """
+        free = _free_bytes(self._path)
         bodies = [self._encoder.encode(arrival) for arrival in arrivals]
         sizes = [len(body) + _ROW_BYTES for body in bodies]
-        free = _free_bytes(self._path)
         if bodies and free < self._left_free_bytes + 2 * sum(sizes):  # once in the log, once in the file
             raise UnavailableError(
                 f"spool {self._path}: {free} bytes are free on its disk, {self._left_free_bytes} are left for the flow "
@@ -161,6 +161,12 @@ class Spool:
             self._write_notes(arrivals, notes)
         if bodies:
             self._refusing = False
+
+    def takes(self, count: int) -> bool:
+        """Whether an arrival of some `count` bytes is likely to fit now."""
+        (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
+        fits: bool = held + count + _ROW_BYTES <= self._max_bytes
+        return fits and _free_bytes(self._path) >= self._left_free_bytes + 2 * count
 
     def refuse(self, notes: Notes = NOTHING) -> None:
         """Record that room is wanting, and what was lost for it.

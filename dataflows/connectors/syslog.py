@@ -20,7 +20,7 @@ from models.contracts.errors import ConfigError
 
 _SO_RCVBUFFORCE = 33  # beyond net.core.rmem_max, for who may; Python does not name it
 _SO_MEMINFO, _MEMINFO, _MEMINFO_DROPS = 55, struct.Struct("9I"), 8  # a socket's own drop counter, since Linux 4.12
-_DATAGRAMS_AT_ONCE = 512
+_DATAGRAMS_AT_ONCE, _BYTES_AT_ONCE = 512, 64 << 10
 _POLL_S = 0.2  # how long an idle thread takes to notice that it should end
 _LAST_LOOK_S = 0.1
 _HANDSHAKE_S = 10.0
@@ -115,10 +115,12 @@ class UdpListener:
     def _receive(self) -> bool:
         """Hand over what is there; False where nothing was."""
         limit = self._source.max_event_bytes
-        records = []
+        records: list[bytes] = []
+        size = 0
         try:
-            for _ in range(_DATAGRAMS_AT_ONCE):
+            while size < _BYTES_AT_ONCE and len(records) < _DATAGRAMS_AT_ONCE:
                 record = self._socket.recv(limit + 1)
+                size += len(record)
                 if len(record) <= limit:
                     record = record.rstrip(b"\r\n\0")
                 if record:
