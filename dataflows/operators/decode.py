@@ -159,47 +159,37 @@ def _letter(batch: Records, own_id: str, refused: _Refused, raw: bytes) -> DeadL
 
 
 def _read_text(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:
-    if len(raw) <= reading.max_bytes:
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            text = raw.decode("utf-8", "replace")
-            return _Text(text, own_id, replaced=True)
-        return _Text(text, own_id) if text and not text.isspace() else _EMPTY
-    whole, cut = len(raw), _cut(raw, reading.max_bytes)
-    text = cut.decode("utf-8", "replace")
-    if text.isspace():
-        return _Refused("empty", f"{whole} bytes begin with {len(cut)} of white space")
-    return _Text(text, own_id, truncated=True, replaced="\ufffd" in text)
+    truncated = len(raw) > reading.max_bytes
+    text, replaced = _decoded(_cut(raw, reading.max_bytes) if truncated else raw)
+    return _Text(text, own_id, truncated, replaced) if text and not text.isspace() else _EMPTY
 
 
 def _read_json(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:
-    replaced = False
+    # Decoded first: msgspec would refuse a whole record for one bad byte, and we mark it, as everywhere.
+    record, replaced = _decoded(raw)
     try:
-        payload = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # msgspec refuses a whole record for one bad byte; we mark it, as everywhere.
-        text = raw.decode("utf-8", "replace")
-        replaced = "\ufffd" in text
-        if not replaced:
-            return _Refused("not-json", str(error))
-        try:
-            payload = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError) as again:
-            return _Refused("not-json", str(again))
+        payload = msgspec.json.decode(record)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _Refused("not-json", str(error))
     text = _at(payload, reading.text_path)
     if not isinstance(text, str):
         found = "nothing" if text is None else type(text).__name__
         return _Refused("no-text-at-path", f"`{reading.text_path}`: found {found}, wanted a string")
-    event_id = _id_at(payload, reading.id_path, own_id) if reading.id_path else own_id
     if not text or text.isspace():
         return _EMPTY
-    encoded = text.encode("utf-8", "surrogatepass") if len(text) * 4 > reading.max_bytes else b""
-    if len(encoded) > reading.max_bytes:
-        return _Text(
-            _cut(encoded, reading.max_bytes).decode("utf-8", "replace"), event_id, truncated=True, replaced=replaced
-        )
-    return _Text(text, event_id, replaced=replaced)
+    event_id = _id_at(payload, reading.id_path, own_id) if reading.id_path else own_id
+    encoded = text.encode()
+    if len(encoded) <= reading.max_bytes:
+        return _Text(text, event_id, replaced=replaced)
+    return _Text(_cut(encoded, reading.max_bytes).decode(), event_id, truncated=True, replaced=replaced)
+
+
+def _decoded(raw: bytes) -> tuple[str, bool]:
+    """Return the text, and whether bytes in it had to be replaced."""
+    try:
+        return raw.decode(), False
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace"), True
 
 
 _EMPTY = _Refused("empty", "nothing but white space")

@@ -1,0 +1,100 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflows.operators.decide import decide_window
+from dataflows.operators.decode import decode_records
+from models.contracts import wire
+from models.contracts.opinion import Opinion
+from models.contracts.policy import Policy
+from models.contracts.verdict import Verdict
+from tests.fakes.classifier import release
+from tests.fakes.records import batch
+
+EVENT = decode_records(batch("<86>Jan 31 23:59:59 web-1 sshd[42]: Failed password for root")).events[0]
+
+
+def decide(*probabilities: float, mass: float = 1.0, policy: Policy | None = None, **opinion: Any) -> Verdict:
+    said = Opinion(probabilities=probabilities, label_mass=mass, **opinion)
+    (verdict,) = decide_window([EVENT], [said], release(3), policy if policy is not None else Policy(number=7))
+    return verdict
+
+
+def test_a_verdict_says_what_it_is_about_and_who_made_it() -> None:
+    assert decide(0.1, 0.05, 0.85, mass=0.9, fields={"target": ("root",)}) == Verdict(
+        id=EVENT.id,
+        text=EVENT.text,
+        label="critical",
+        confidence=0.85,
+        probabilities={"benign": 0.1, "suspicious": 0.05, "critical": 0.85},
+        label_mass=0.9,
+        fields={"target": ("root",)},
+        route="accepted",
+        release="scripted-3",
+        policy=7,
+        source="hosts",
+        received_at_ms=1_700_000_000_000,
+        occurred_at_ms=1_675_209_599_000,
+        host="web-1",
+        app="sshd",
+        severity=6,
+    )
+
+
+@pytest.mark.parametrize(("confidence", "route"), [(0.8, "accepted"), (0.7999, "review")])
+def test_a_verdict_at_the_threshold_is_accepted_and_one_below_it_is_not(confidence: float, route: str) -> None:
+    assert decide(confidence, 1 - confidence, 0.0, policy=Policy(accept_at=0.8)).route == route
+
+
+def test_a_labels_own_threshold_overrides_the_common_one() -> None:
+    policy = Policy(accept_at=0.5, accept_at_by_label={"critical": 0.9})
+
+    assert decide(0.6, 0.2, 0.2, policy=policy).route == "accepted"
+    assert decide(0.2, 0.2, 0.6, policy=policy).route == "review"
+
+
+@pytest.mark.parametrize(("mass", "route"), [(0.5, "accepted"), (0.49, "review")])
+def test_a_confident_verdict_on_a_text_unlike_anything_known_is_not_accepted(mass: float, route: str) -> None:
+    assert decide(0.99, 0.01, 0.0, mass=mass, policy=Policy(mass_floor=0.5)).route == route
+
+
+@pytest.mark.parametrize("doubtful", ["escalated", "review"])
+def test_a_doubtful_verdict_keeps_its_label_on_its_way_to_whoever_decides(doubtful: Any) -> None:
+    verdict = decide(0.5, 0.3, 0.2, policy=Policy(doubtful=doubtful))
+
+    assert (verdict.label, verdict.confidence, verdict.route) == ("benign", 0.5, doubtful)
+
+
+def test_an_unsure_verdict_has_the_default_label_with_that_labels_own_probability() -> None:
+    verdict = decide(0.5, 0.3, 0.2, policy=Policy(doubtful="unsure"))
+
+    assert (verdict.label, verdict.confidence, verdict.route) == ("suspicious", 0.3, "unsure")
+
+
+def test_of_equally_probable_labels_the_first_wins() -> None:
+    assert decide(0.2, 0.4, 0.4).label == "suspicious"
+
+
+def test_a_text_that_only_the_model_had_to_cut_is_marked_as_truncated_too() -> None:
+    assert decide(0.9, 0.1, 0.0, truncated=True).truncated
+
+
+@given(
+    st.tuples(*[st.floats(0, 1)] * 3),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from(["escalated", "review", "unsure"]),
+)
+def test_any_opinion_under_any_policy_is_a_verdict_that_can_be_sent_and_read(
+    probabilities: tuple[float, ...], mass: float, threshold: float, floor: float, doubtful: Any
+) -> None:
+    policy = Policy(accept_at=threshold, mass_floor=floor, doubtful=doubtful)
+
+    verdict = decide(*probabilities, mass=mass, policy=policy)
+
+    assert wire.decode_verdict(wire.encode(verdict)) == verdict
+    assert verdict.confidence == verdict.probabilities[verdict.label]
+    assert (verdict.route == "accepted") == (max(probabilities) >= threshold and mass >= floor)

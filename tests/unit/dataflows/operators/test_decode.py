@@ -1,0 +1,151 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflows.operators.decode import PLAIN, Reading, decode_records
+from tests.fakes.records import batch
+
+MSG = Reading(text_path="log.msg")
+
+
+def texts(*records: bytes | str, reading: Reading = PLAIN) -> list[tuple[str, bool, bool]]:
+    decoded = decode_records(batch(*records), reading)
+    assert decoded.letters == []
+    return [(event.text, event.truncated, event.replaced) for event in decoded.events]
+
+
+def reasons(*records: bytes | str, reading: Reading = PLAIN) -> list[tuple[str, str]]:
+    decoded = decode_records(batch(*records), reading)
+    assert decoded.events == []
+    return [(letter.reason, letter.detail) for letter in decoded.letters]
+
+
+def test_an_event_keeps_the_record_and_the_model_reads_it_without_its_header() -> None:
+    (event,) = decode_records(batch("<86>Jan 31 23:59:59 web-1 sshd[42]: Failed password for root")).events
+
+    assert event.text == "<86>Jan 31 23:59:59 web-1 sshd[42]: Failed password for root"
+    assert event.body == "sshd: Failed password for root"
+    assert (event.id, event.source, event.received_at_ms) == ("o.0", "hosts", 1_700_000_000_000)
+    assert (event.host, event.app, event.severity, event.occurred_at_ms) == ("web-1", "sshd", 6, 1_675_209_599_000)
+
+
+def test_bytes_that_are_no_utf_8_are_replaced_and_marked_and_their_neighbours_are_not() -> None:
+    assert texts(b"fine", b"caf\xe9", "caf\u00e9") == [
+        ("fine", False, False),
+        ("caf\ufffd", False, True),
+        ("caf\u00e9", False, False),
+    ]
+
+
+def test_a_replacement_character_that_the_sender_wrote_is_not_marked() -> None:
+    assert texts("odd \ufffd") == [("odd \ufffd", False, False)]
+    assert texts("\ufffd cut", reading=Reading(max_bytes=5)) == [("\ufffd c", True, False)]
+
+
+def test_a_long_record_is_cut_and_marked_and_one_at_the_limit_is_not() -> None:
+    assert texts(b"x" * 11, b"x" * 10, reading=Reading(max_bytes=10)) == [
+        ("x" * 10, True, False),
+        ("x" * 10, False, False),
+    ]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(4, "abc"), (5, "abc"), (6, "abc\u20ac"), (7, "abc\u20acd")])
+def test_a_cut_never_splits_a_character_nor_marks_it_as_invalid(limit: int, kept: str) -> None:
+    assert texts("abc\u20acdefg", reading=Reading(max_bytes=limit)) == [(kept, True, False)]
+
+
+def test_a_record_of_nothing_is_a_dead_letter() -> None:
+    assert reasons(b"", b"  \t\r\n") == [("empty", "nothing but white space")] * 2
+
+
+def test_a_dead_letter_holds_the_whole_record_and_its_id() -> None:
+    (letter,) = decode_records(batch("no json", start=7), MSG).letters
+
+    assert (letter.id, letter.source, letter.raw, letter.reason) == ("o.7", "hosts", b"no json", "not-json")
+
+
+def test_the_text_of_a_json_record_stands_at_its_path() -> None:
+    assert texts('{"log": {"msg": "hello", "other": 1}}', reading=MSG) == [("hello", False, False)]
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ('{"log": {}}', "nothing"),
+        ('{"log": {"msg": null}}', "nothing"),
+        ('{"log": {"msg": 7}}', "int"),
+        ('{"log": {"msg": ["a"]}}', "list"),
+        ('{"log": "msg"}', "nothing"),
+        ('["log"]', "nothing"),
+    ],
+)
+def test_a_json_record_without_a_string_at_the_path_is_a_dead_letter_that_says_what_stands_there(
+    record: str, found: str
+) -> None:
+    assert reasons(record, reading=MSG) == [("no-text-at-path", f"`log.msg`: found {found}, wanted a string")]
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"{]}", b"\xff\xfe", b"nul", b"[" * 100_000, b'{"a":' * 100_000])
+def test_what_is_no_json_is_a_dead_letter_however_deep(record: bytes) -> None:
+    assert [reason for reason, _ in reasons(record, reading=MSG)] == ["not-json"]
+
+
+def test_bad_bytes_within_a_json_string_are_replaced_and_marked() -> None:
+    assert texts(b'{"log": {"msg": "caf\xe9"}}', reading=MSG) == [("caf\ufffd", False, True)]
+
+
+def test_the_limit_is_for_the_text_not_for_the_json_around_it() -> None:
+    record = json.dumps({"log": {"msg": "x" * 11, "padding": "y" * 100}})
+
+    assert texts(record, reading=Reading(text_path="log.msg", max_bytes=10)) == [("x" * 10, True, False)]
+    assert texts(record, reading=Reading(text_path="log.msg", max_bytes=11)) == [("x" * 11, False, False)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "event_id"),
+    [
+        ("abc", "o.id.abc"),
+        (17, "o.id.17"),
+        ("0", "o.id.0"),
+        ("", "o.0"),
+        (None, "o.0"),
+        (True, "o.0"),
+        (1.5, "o.0"),
+        ({}, "o.0"),
+        ("x" * 129, "o.0"),
+    ],
+)
+def test_the_senders_own_id_names_the_event_where_it_is_one(sent: Any, event_id: str) -> None:
+    record = json.dumps({"msg": "hello", "id": sent})
+
+    (event,) = decode_records(batch(record), Reading(text_path="msg", id_path="id")).events
+
+    assert event.id == event_id
+
+
+def test_no_senders_id_can_be_that_of_another_record() -> None:
+    records = [json.dumps({"msg": "hello", "id": sent}) for sent in ("1", "0", "id.1")]
+
+    events = decode_records(batch("{}", *records), Reading(text_path="msg", id_path="id")).events
+
+    assert {event.id for event in events}.isdisjoint({f"o.{n}" for n in range(4)})
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5), st.sampled_from([Reading(max_bytes=16), MSG]))
+def test_every_record_is_an_event_or_a_dead_letter(records: list[bytes], reading: Reading) -> None:
+    decoded = decode_records(batch(*records), reading)
+
+    ids = [event.id for event in decoded.events] + [letter.id for letter in decoded.letters]
+    assert sorted(ids) == sorted(f"o.{n}" for n in range(len(records)))
+    assert all(event.text.strip() and event.body for event in decoded.events)
+
+
+@given(st.lists(st.text(min_size=1, max_size=20).filter(str.strip), min_size=1, max_size=4))
+def test_a_record_reads_the_same_alone_and_beside_one_that_needs_a_second_look(lines: list[str]) -> None:
+    encoded = [line.encode("utf-8", "replace") for line in lines]
+    beside = decode_records(batch(*encoded, b"\xff")).events[:-1]
+
+    assert [event for line_batch in (batch(*encoded),) for event in decode_records(line_batch).events] == beside
