@@ -5,6 +5,7 @@ is told from its successor by device, inode and its first bytes; what was not re
 away is looked for beside it.
 """
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -66,6 +67,11 @@ class FileTail:
         self._thread = threading.Thread(target=self._run, name=f"file-{source.name}", daemon=True)
 
     def start(self) -> None:
+        """Follow; without a mark and not `from_start`, from the end that the file has now."""
+        if self._mark is None and not self._source.from_start:
+            with contextlib.suppress(OSError), self._path.open("rb", buffering=0) as file:
+                self._mark = replace(_begin(file.fileno(), 0), offset=_last_line_end(file.fileno()))
+                self._deliver(self._mark, [], [])  # so that a restart goes on from here, not from the end again
         self._thread.start()
 
     def stop(self) -> None:
@@ -92,9 +98,6 @@ class FileTail:
             descriptor, mark = file.fileno(), self._mark
             if mark is None:
                 mark = _begin(descriptor, 0)
-                if not self._source.from_start:
-                    mark = replace(mark, offset=_last_line_end(descriptor))
-                    self._deliver(mark, [], [])  # so that a restart reads on from here, not from the end again
             elif not _is_marked(descriptor, mark):
                 self._finish_moved(mark)
                 mark = _begin(descriptor, mark.incarnation + 1)

@@ -1,0 +1,243 @@
+"""Each line of a growing file is stored once, through rotations, truncations and restarts, under the same id."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from dataflows.connectors.files import FileTail, FileTailSource
+from dataflows.connectors.group_commit import GroupCommit
+from dataflows.connectors.spool import Spool, SpoolReader
+from dataflows.connectors.spool_source import SpoolPartition
+from tests.real.intake import wait_until
+
+
+class Tailed:
+    """A file, its tail and its spool; `restart` is what a new process would do."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "app.log"
+        self._spool_path = directory / "spool.sqlite3"
+        self.reader = SpoolReader(self._spool_path)
+        self._tail: FileTail | None = None
+
+    def start(self, *, from_start: bool = True, max_event_bytes: int = 8192) -> None:
+        spool = Spool(self._spool_path, 64 << 20)
+        self._commit = GroupCommit(spool)
+        source = FileTailSource(
+            name="app",
+            path=str(self.path),
+            max_event_bytes=max_event_bytes,
+            from_start=from_start,
+            poll_interval_s=0.01,
+        )
+        self._tail = FileTail(source, self._commit, spool.mark("app"))
+        self._commit.start()
+        self._tail.start()
+
+    def stop(self) -> None:
+        if self._tail is not None:
+            self._tail.stop()
+            self._commit.close()
+            self._tail = None
+
+    def append(self, text: str) -> None:
+        with self.path.open("a") as file:
+            file.write(text)
+
+    def lines(self) -> list[str]:
+        return [record.decode() for row in self.reader.read(0, 100_000) for record in row.arrival.records]
+
+    def ids(self) -> list[str]:
+        rows = self.reader.read(0, 100_000)
+        return [f"{row.arrival.origin}.{position}" for row in rows for position in row.arrival.positions]
+
+    def wait_for(self, *lines: str) -> None:
+        wait_until(lambda: len(self.lines()) >= len(lines), f"{len(lines)} lines")
+        assert self.lines() == list(lines)
+
+    def incidents(self) -> dict[tuple[str, str], int]:
+        return dict(self.reader.status().counters.incidents)
+
+
+@pytest.fixture
+def tailed(tmp_path: Path) -> Iterator[Tailed]:
+    tailed = Tailed(tmp_path)
+    yield tailed
+    tailed.stop()
+    tailed.reader.close()
+
+
+def test_lines_are_stored_as_they_are_written_and_half_a_line_waits_for_its_end(tailed: Tailed) -> None:
+    tailed.append("one\n\ntwo\r\nthr")
+    tailed.start()
+    tailed.wait_for("one", "two")
+    tailed.append("ee\n")
+    tailed.wait_for("one", "two", "three")
+
+    origin = tailed.ids()[0].split(".")[0]
+    assert tailed.ids() == [f"{origin}.0", f"{origin}.5", f"{origin}.10"]
+
+
+def test_a_file_that_is_not_there_yet_is_waited_for(tailed: Tailed) -> None:
+    tailed.start()
+    tailed.append("one\n")
+    tailed.wait_for("one")
+
+
+def test_a_restart_goes_on_where_reading_stood(tailed: Tailed) -> None:
+    tailed.append("one\ntwo\nhal")
+    tailed.start()
+    tailed.wait_for("one", "two")
+    tailed.stop()
+    tailed.append("f\nthree\n")
+    tailed.start()
+    tailed.wait_for("one", "two", "half", "three")
+
+    assert len({identity.split(".")[0] for identity in tailed.ids()}) == 1
+    assert tailed.incidents() == {}
+
+
+def test_the_same_file_read_into_another_spool_gives_the_same_ids(tailed: Tailed, tmp_path: Path) -> None:
+    tailed.append("one\ntwo\n")
+    tailed.start()
+    tailed.wait_for("one", "two")
+    (tmp_path / "other").mkdir()
+    other = Tailed(tmp_path / "other")
+    other.path = tailed.path
+    other.start()
+    other.wait_for("one", "two")
+    other.stop()
+
+    assert other.ids() == tailed.ids()
+
+
+def test_a_file_may_be_followed_from_its_end_and_then_nothing_is_skipped(tailed: Tailed) -> None:
+    tailed.append("old\nhalf of")
+    tailed.start(from_start=False)
+    tailed.append(" one\ntwo\n")
+    tailed.wait_for("half of one", "two")
+    tailed.stop()
+    tailed.append("three\n")
+    tailed.start(from_start=False)
+    tailed.wait_for("half of one", "two", "three")
+
+
+def test_a_file_that_appears_later_is_read_from_its_start_in_any_case(tailed: Tailed) -> None:
+    tailed.start(from_start=False)
+    tailed.append("one\n")
+    tailed.wait_for("one")
+
+
+def test_a_restart_before_the_first_new_line_does_not_skip_to_the_end_again(tailed: Tailed) -> None:
+    tailed.append("old\n")
+    tailed.start(from_start=False)
+    wait_until(lambda: Spool(tailed._spool_path, 1 << 20).mark("app"), "a mark without a line")
+    tailed.stop()
+    tailed.append("while away\n")
+    tailed.start(from_start=False)
+    tailed.wait_for("while away")
+
+
+def test_a_renamed_file_is_read_to_its_end_before_the_new_one(tailed: Tailed) -> None:
+    tailed.append("one\n")
+    tailed.start()
+    tailed.wait_for("one")
+    moved = tailed.path.rename(tailed.path.with_suffix(".log.1"))
+    tailed.append("three\n")
+    with moved.open("a") as still_writing:
+        still_writing.write("two\nno line end")
+    tailed.wait_for("one", "two", "no line end", "three")
+
+    assert len(set(tailed.ids())) == 4
+    assert tailed.incidents() == {}
+
+
+def test_a_file_renamed_while_nobody_read_is_finished_first(tailed: Tailed) -> None:
+    tailed.append("one\n")
+    tailed.start()
+    tailed.wait_for("one")
+    tailed.stop()
+    tailed.append("two\n")
+    tailed.path.rename(tailed.path.with_suffix(".log.1"))
+    tailed.append("three\n")
+    tailed.start()
+    tailed.wait_for("one", "two", "three")
+
+
+def test_a_file_copied_and_truncated_is_finished_from_its_copy(tailed: Tailed) -> None:
+    tailed.append("one\n")
+    tailed.start()
+    tailed.wait_for("one")
+    tailed.stop()
+    tailed.append("two\n")
+    shutil.copy(tailed.path, tailed.path.with_suffix(".log.1"))
+    tailed.path.write_text("three\n")
+    tailed.start()
+    tailed.wait_for("one", "two", "three")
+
+    assert len(set(tailed.ids())) == 3
+
+
+def test_a_truncated_file_is_read_from_its_start_under_other_ids(tailed: Tailed) -> None:
+    tailed.append("one\ntwo\n")
+    tailed.start()
+    tailed.wait_for("one", "two")
+    tailed.path.write_text("one\n")
+    tailed.wait_for("one", "two", "one")
+
+    assert len(set(tailed.ids())) == 3
+    assert tailed.incidents() == {("app", "file-truncated"): 1, ("app", "moved-file-not-found"): 1}
+
+
+def test_a_file_that_was_truncated_and_has_outgrown_its_past_is_recognised(tailed: Tailed) -> None:
+    tailed.append("one\ntwo\n")
+    tailed.start()
+    tailed.wait_for("one", "two")
+    tailed.stop()
+    tailed.path.write_text("another beginning and much more of it\n")
+    tailed.start()
+    tailed.wait_for("one", "two", "another beginning and much more of it")
+
+
+def test_files_of_several_rotations_are_named_where_they_are_skipped(tailed: Tailed) -> None:
+    tailed.append("one\n")
+    tailed.start()
+    tailed.wait_for("one")
+    tailed.stop()
+    tailed.append("two\n")
+    tailed.path.rename(tailed.path.with_suffix(".log.2"))
+    tailed.path.with_suffix(".log.1").write_text("skipped\n")
+    tailed.append("three\n")
+    tailed.start()
+    tailed.wait_for("one", "two", "three")
+
+    assert tailed.incidents() == {("app", "rotated-files-skipped"): 1}
+
+
+def test_a_line_over_the_limit_is_cut_one_byte_behind_it(tailed: Tailed) -> None:
+    tailed.append("x" * 100_000 + "\n" + "y" * 10 + "\n")
+    tailed.start(max_event_bytes=10)
+    tailed.wait_for("x" * 11, "y" * 10)
+
+    assert [identity.split(".")[1] for identity in tailed.ids()] == ["0", "100001"]
+
+
+def test_a_file_larger_than_a_source_may_hold_comes_whole(tailed: Tailed) -> None:
+    lines = [f"{n:07} {'x' * 90}" for n in range(100_000)]
+    tailed.append("\n".join(lines) + "\n")
+    tailed.start()
+    tailed.wait_for(*lines)
+
+
+def test_the_flow_sees_the_ids_that_the_tail_gave(tailed: Tailed) -> None:
+    tailed.append("one\ntwo\n")
+    tailed.start()
+    tailed.wait_for("one", "two")
+    tailed.stop()
+    partition = SpoolPartition(tailed.reader, None, Event(), batch_events=64, drain=True)
+
+    (batch,) = partition.next_batch()
+    assert batch.ids == tailed.ids()
