@@ -45,6 +45,10 @@ classify *arguments:
 bench *arguments:
     python -m bench "$@"
 
+# Write the figures of build/bench.json into the README
+figures:
+    python -m bench.figures
+
 # The long form of the fault tests: hours
 soak *arguments:
     python -m pytest -m slow "$@"

@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from bench.figures import shown
 from bench.row import Row
 
 # Each module has `rows() -> list[Row]` and runs its peers itself, so that both sides meet the same machine and load.
@@ -101,8 +102,7 @@ def show(rows: list[Row]) -> None:
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         met = {None: "reported", True: "[green]met[/]", False: "[red]missed[/]"}[row.passed]
-        value = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.3g}"
-        table.add_row(row.name, value, row.unit, row.peer, ratio, met)
+        table.add_row(row.name, shown(row.value), row.unit, row.peer, ratio, met)
     Console().print(table)
 
 

@@ -17,7 +17,7 @@ PACKAGES = ("models", "dataflows", "quantize", "edge", "central", "bench")
 MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
-MOST_LINES = 500
+MOST_LINES = 550  # then a module has more than one purpose
 JUNK_DRAWERS = {"base", "common", "helper", "helpers", "manager", "misc", "shared", "util", "utils"}
 
 # A library's shape stops at its owner: nobody else imports it.
@@ -37,7 +37,7 @@ OWNERS = {
     "gguf": ("quantize/*", "bench/*"),
     "bytewax": ("dataflows/*", "edge/*", "central/*", "bench/*"),
     "click": ("*/main.py", "*/__main__.py", "edge/*", "quantize/*", "central/*"),
-    "rich": ("edge/*", "central/*", "bench/*", "dataflows/connectors/terminal.py"),
+    "rich": ("edge/*", "quantize/*", "central/*", "bench/*", "dataflows/connectors/terminal.py"),
 }
 DISTRIBUTIONS = {
     "llama_cpp": "llama-cpp-python",
@@ -54,7 +54,7 @@ EXTRAS = {
     "central": ("central",),
     "quantize": ("quantize",),
     "bench": ("edge", "dev"),
-    "tests": ("edge", "dev", "quantize"),
+    "tests": ("edge", "dev"),
 }
 
 
@@ -128,6 +128,16 @@ def test_what_a_module_imports_is_declared_for_where_it_runs(path: Path) -> None
     allowed = {re.match(r"[A-Za-z0-9._-]+", line)[0] for line in declared}  # type: ignore[index]
 
     assert {DISTRIBUTIONS.get(name, name) for name in third_party(path)} <= allowed
+
+
+def test_what_a_gateway_installs_is_used() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {
+        re.split("[<>=]", line)[0] for line in project["dependencies"] + project["optional-dependencies"]["edge"]
+    }
+    running = [path for path in MODULES if path.parts[0] in {"models", "dataflows", "edge"}]
+
+    assert declared == {DISTRIBUTIONS.get(name, name) for path in running for name in third_party(path)}
 
 
 def test_no_file_names_a_registry_or_a_place_on_one_machine() -> None:

@@ -1,0 +1,64 @@
+"""The figures of `build/bench.json` as the README's table: `python -m bench.figures` writes it there."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from bench.row import Row
+
+ROOT = Path(__file__).parent.parent
+BEFORE, AFTER = "<!-- the figures, by `./just figures` -->\n", "<!-- end of the figures -->\n"
+WHAT = {
+    "label_vs_grammar": "a label, against the high-level API writing label and confidence under a JSON grammar",
+    "label_vs_one_token": "a label, against the same API writing one token, without probabilities",
+    "label_vs_server": "a label, against `llama-server` with its prompt cache and one token's probabilities",
+    "decode_efficiency": "tokens per second, against llama.cpp's own speed on bare 64-token prompts",
+    "fields_vs_grammar": "label and fields, against a grammar over the whole vocabulary",
+    "label_vs_grammar_qwen": "the first, for a model of Qwen2.5-0.5B's shape",
+    "fields_vs_grammar_qwen": "label and fields, for a model of Qwen2.5-0.5B's shape",
+    "events_per_s": "saturation on two cores, default release, real lines",
+    "latency_p95_ms": "from the socket to the sink at 70 % of that, 95 of 100 events",
+    "latency_p99_ms": "the same, 99 of 100",
+    "pipeline_events_per_s": "spool, flow and JSON lines on one core, with a table in place of the model",
+    "udp_lost": "datagrams lost of syslog over UDP at 20,000/s for 10 s",
+    "rss_mb": "resident memory beside the model file",
+}
+
+
+def table(rows: list[Row]) -> str:
+    """Return the figures as a Markdown table, in the order of `WHAT`, with the command of each."""
+    by_name = {row.name: row for row in rows}
+    lines = ["| what | figure | against | ratio | command |", "|---|---|---|---|---|"]
+    for name, what in WHAT.items():
+        if (row := by_name.get(name)) is not None:
+            ratio = "" if row.ratio is None else f"{row.ratio:.2g}"
+            command = f"`./just bench --only {name}`"
+            lines.append(f"| {what} | {shown(row.value)} {row.unit} | {row.peer} | {ratio} | {command} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown(value: float) -> str:
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def with_figures(readme: str, rows: list[Row]) -> str:
+    """Return the README with its table replaced."""
+    before, _, rest = readme.partition(BEFORE)
+    return f"{before}{BEFORE}{table(rows)}{AFTER}{rest.partition(AFTER)[2]}"
+
+
+def main() -> int:
+    """Write the table into the README."""
+    results, readme = ROOT / "build" / "bench.json", ROOT / "README.md"
+    if not results.exists():
+        sys.stderr.write(f"{results} is not there; `./just bench` writes it\n")
+        return 1
+    rows = msgspec.json.decode(results.read_bytes(), type=list[Row])
+    readme.write_text(with_figures(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
