@@ -1,5 +1,6 @@
 """What must hold of a configuration before anything is opened; the types cannot say it."""
 
+import ssl
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from edge.config import Config, JsonLines, Source, SyslogTcp, SyslogUdp
 from models.contracts.errors import ConfigError
 
 
-def require_sound(config: Config, path: Path) -> None:
-    """Refuse a configuration that cannot work, however the machine is.
+def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
+    """Refuse a configuration that cannot work, however the machine is; return the contexts of its TLS.
 
     Raises:
         ConfigError: the file, the key, what was found and what is wanted.
@@ -24,7 +25,7 @@ def require_sound(config: Config, path: Path) -> None:
         )
     _require_own_ports(config, path)
     _require_own_files(config, path)
-    load_all(config)
+    return load_all(config)
 
 
 def listeners(config: Config) -> list[tuple[str, str, str, int]]:

@@ -5,9 +5,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from edge.config import Mqtt, MqttOutput, SyslogOutput
+from edge.config import Mqtt, MqttOutput, SyslogOutput, read_password
 from models.contracts.errors import UnavailableError
 
 _WITHIN_S = 3.0
@@ -102,7 +101,7 @@ def _connect_packet(broker: Mqtt | MqttOutput) -> bytes:
         fields.append(broker.username.encode())
     if broker.password_file:
         flags |= 0x40
-        fields.append(Path(broker.password_file).read_bytes().rstrip(b"\r\n"))
+        fields.append(read_password(broker.name, broker.password_file).encode())
     payload = b"".join(len(field).to_bytes(2) + field for field in fields)
     body = b"\x00\x04MQTT\x05" + bytes([flags]) + b"\x00\x0a\x00" + payload  # keep-alive 10 s, no properties
     return b"\x10" + _variable(len(body)) + body

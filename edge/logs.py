@@ -13,8 +13,8 @@ import structlog
 from structlog.typing import Processor
 
 
-def configure(stream: TextIO | None = None) -> None:
-    """Send everything that is logged in this process to `stream`, standard error by default."""
+def configure(stream: TextIO | None = None, *, least: int = logging.INFO) -> None:
+    """Send what is logged in this process at level `least` and above to `stream`, standard error by default."""
     out = stream if stream is not None else sys.stderr
     structlog.configure(
         processors=[
@@ -23,7 +23,7 @@ def configure(stream: TextIO | None = None) -> None:
             structlog.processors.format_exc_info,
             _renderer(os.environ.get("HEADWATER_LOG", ""), on_terminal=out.isatty()),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,  # a library may have taken its logger before we came here
     )

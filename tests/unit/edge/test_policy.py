@@ -53,5 +53,5 @@ def test_a_bad_policy_is_refused_with_file_key_found_and_wanted(tmp_path: Path, 
 
 
 def test_a_missing_policy_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gone.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"gone\.toml: cannot be read"):
         policy_in_force(Config(policy_file=str(tmp_path / "gone.toml")), RELEASE)

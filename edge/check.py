@@ -1,0 +1,230 @@
+"""Examines a gateway before it runs: everything that its configuration names, in words, with what to do."""
+
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Literal
+
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edge.certificates import expiry, identities, load_all
+from edge.config import Config, FileTail, JsonLines, Mqtt, MqttOutput, Output, Source, SyslogOutput, read_config
+from edge.examine import listeners, require_sound
+from edge.knock import knock_broker, knock_siem
+from edge.model import open_model
+from edge.policy import policy_in_force
+from edge.state_lock import StateLock
+from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
+
+_SOON = timedelta(days=30)
+_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was examined."""
+
+    part: str
+    state: Literal["ok", "note", "problem"]
+    words: str
+
+
+def report(path: Path) -> int:
+    """Print what was found about the configuration at `path`; return the exit code.
+
+    Raises:
+        ConfigError: `path` itself cannot be used.
+    """
+    config = read_config(path)
+    require_sound(config, path)
+    findings = [Finding("config", "ok", f"{path}: sources {_names(config.sources)}; outputs {_names(config.outputs)}")]
+    findings += examine(config, datetime.now(UTC))
+    console = Console(highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for finding in findings:
+            table.add_row(Text(finding.state, _STYLES[finding.state]), finding.part, Text(finding.words))
+        console.print(table)
+    else:  # a finding a line, however long
+        width = max(len(finding.part) for finding in findings)
+        for finding in findings:
+            console.print(f"{finding.state:7}  {finding.part:{width}}  {finding.words}", markup=False)
+    problems = sum(finding.state == "problem" for finding in findings)
+    console.print("everything works" if not problems else f"{problems} problem{'s' if problems > 1 else ''}")
+    return 1 if problems else 0
+
+
+def examine(config: Config, now: datetime) -> Iterator[Finding]:
+    """Yield what was found, part by part; nothing that is running is disturbed."""
+    yield from _model(config)
+    yield from _disk(config)
+    running = _runs(config)
+    if running:
+        yield Finding("gateway", "note", "runs on this state directory now; its ports are taken by itself")
+    yield from _ports(config, running=running)
+    yield from _certificates(config, now)
+    yield from _far_ends(config)
+    yield from _files(config)
+
+
+def _model(config: Config) -> Iterator[Finding]:
+    try:
+        opened = open_model(config.model)
+    except HeadwaterError as error:
+        yield Finding("model", "problem", str(error))
+        return
+    release = opened.classifier.release
+    opened.classifier.close()
+    labels = ", ".join(release.task.label_names)
+    yield Finding("model", "ok", f"{release.title} (sha256 {opened.sha256[:12]}…): {labels}")
+    if not config.model.sha256:
+        yield Finding("model", "note", f'its digest is not checked; set `model.sha256 = "{opened.sha256}"`')
+    try:
+        policy = policy_in_force(config, release)
+    except ConfigError as error:
+        yield Finding("policy", "problem", str(error))
+    else:
+        yield Finding(
+            "policy", "ok", f"number {policy.number}: accepted from {policy.accept_at}, else {policy.doubtful}"
+        )
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    directory = Path(config.gateway.state_dir).absolute()
+    problem = _unwritable(directory)
+    if problem:
+        yield Finding("spool", "problem", f"{directory}: {problem}; mend it or change `gateway.state_dir`")
+        return
+    disk = os.statvfs(_existing(directory))
+    free, wanted = disk.f_bavail * disk.f_frsize, config.spool.max_bytes
+    if free < wanted:
+        words = f"{directory}: {_mib(free)} free, `spool.max_bytes` may take {_mib(wanted)}; make room or lower it"
+        yield Finding("spool", "problem", words)
+    else:
+        yield Finding("spool", "ok", f"{directory}: {_mib(free)} free, {_mib(wanted)} at the most")
+
+
+def _runs(config: Config) -> bool:
+    """Return whether a gateway runs on the state directory now."""
+    directory = Path(config.gateway.state_dir)
+    if not directory.is_dir():
+        return False
+    try:
+        lock = StateLock(directory)
+    except OSError:
+        return False
+    try:
+        lock.acquire()
+    except ConfigError:
+        return True
+    finally:
+        lock.release()
+    return False
+
+
+def _ports(config: Config, *, running: bool) -> Iterator[Finding]:
+    for where, protocol, host, port in listeners(config):
+        kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+        try:
+            family = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0][0]
+            with socket.socket(family, kind) as probe:
+                if protocol == "tcp":
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        except OSError as error:
+            advice = "stop what listens there (`ss -lntup`) or change the port"
+            if isinstance(error, PermissionError):
+                advice = "ports below 1024 need CAP_NET_BIND_SERVICE; the shipped unit has it, or change the port"
+            if running:
+                yield Finding(where, "ok", f"{host}:{port}/{protocol}: in use by the running gateway")
+            else:
+                yield Finding(where, "problem", f"{host}:{port}/{protocol}: {error.strerror}; {advice}")
+        else:
+            yield Finding(where, "ok", f"{host}:{port}/{protocol}: free")
+
+
+def _certificates(config: Config, now: datetime) -> Iterator[Finding]:
+    for identity in identities(config):
+        expires = expiry(identity.path)
+        days = (expires - now).days
+        state: Literal["ok", "note"] = "note" if expires - now < _SOON else "ok"
+        yield Finding(identity.where, state, f"certificate {identity.path}: expires {expires:%Y-%m-%d}, in {days} days")
+
+
+def _far_ends(config: Config) -> Iterator[Finding]:
+    contexts = load_all(config)
+    for where, knock in _doors(config, contexts):
+        try:
+            knock()
+        except UnavailableError as error:
+            yield Finding(where, "problem", str(error))
+        else:
+            yield Finding(where, "ok", "lets us in")
+
+
+def _doors(config: Config, contexts: dict[str, ssl.SSLContext]) -> Iterator[tuple[str, Callable[[], None]]]:
+    for source in config.sources:
+        where = f"source {source.name}"
+        if isinstance(source, Mqtt):
+            yield where, partial(knock_broker, source, contexts.get(where))
+    for output in config.outputs:
+        where = f"output {output.name}"
+        if isinstance(output, MqttOutput):
+            yield where, partial(knock_broker, output, contexts.get(where))
+        elif isinstance(output, SyslogOutput):
+            yield where, partial(knock_siem, output, contexts.get(where))
+
+
+def _files(config: Config) -> Iterator[Finding]:
+    for source in config.sources:
+        if isinstance(source, FileTail):
+            yield _readable(f"source {source.name}", Path(source.path))
+    outputs = [output for output in config.outputs if isinstance(output, JsonLines)]
+    for output in (*outputs, *([config.dead_letters] if config.dead_letters is not None else [])):
+        directory = Path(output.path).absolute().parent
+        problem = _unwritable(directory)
+        if problem:
+            yield Finding(f"output {output.name}", "problem", f"{directory}: {problem}; mend it or change `path`")
+        else:
+            yield Finding(f"output {output.name}", "ok", f"{output.path}: can be written")
+
+
+def _readable(where: str, path: Path) -> Finding:
+    try:
+        with path.open("rb"):
+            return Finding(where, "ok", f"{path}: can be read")
+    except FileNotFoundError:
+        return Finding(where, "note", f"{path}: does not exist yet; it is followed as soon as it does")
+    except OSError as error:
+        return Finding(where, "problem", f"{path}: {error.strerror}; let our user read it (group adm, or an ACL)")
+
+
+def _unwritable(directory: Path) -> str:
+    """Say why no file can be made in a directory, or in the nearest one that exists; nothing where one can."""
+    place = _existing(directory)
+    try:
+        with TemporaryFile(dir=place):
+            return ""
+    except OSError as error:
+        return f"no file can be made in {place}: {error.strerror}"
+
+
+def _existing(directory: Path) -> Path:
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    return directory
+
+
+def _names(parts: Sequence[Source | Output]) -> str:
+    return ", ".join(part.name for part in parts)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"

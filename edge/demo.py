@@ -1,0 +1,247 @@
+"""`python -m edge demo`: a real gateway on this machine, the shipped sample through real sockets, and a full count."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep, time
+
+from rich.console import Console
+from rich.live import Live
+
+from dataflows.connectors.mqtt_publisher import MqttCarrier, Publishing
+from edge.gateway_process import GatewayProcess, free_port
+from edge.harvest import Harvest
+from edge.init import SHIPPED_RELEASE
+from edge.senders import as_syslog, line_framed, octet_counted, paced, send_tcp, send_udp
+from edge.view import Score, line, picture
+from models.contracts.errors import HeadwaterError, UnavailableError
+from models.contracts.task import Task
+from models.contracts.wire import decode_toml
+
+SAMPLE = Path(__file__).with_name("sample.log")
+_TASK = Path(__file__).parent.parent / "models" / "tasks" / "soc-triage.toml"
+_SEND_S = 12.0
+_END_WITHIN_S = 45.0  # of sending and waiting; starting and stopping take a few seconds
+_QUIET_S = 10.0  # without a verdict, once everything is sent: no more are coming
+_REFRESH_S = 0.1
+_LINE_EVERY_S = 2.0
+
+_CONFIG = """
+[gateway]
+name = "demo"
+state_dir = "{directory}/state"
+
+[model]
+release = "{release}"
+
+[operations]
+port = {operations}
+
+[[sources]]
+kind = "syslog-tcp"
+name = "syslog-tcp"
+port = {tcp}
+
+[[sources]]
+kind = "syslog-udp"
+name = "syslog-udp"
+port = {udp}
+
+[[outputs]]
+kind = "json-lines"
+name = "verdicts"
+path = "{directory}/verdicts.jsonl"
+"""
+
+_MQTT_SOURCE = """
+[[sources]]
+kind = "mqtt"
+name = "mqtt"
+port = {port}
+topics = ["devices/+/log"]
+"""
+
+Send = Callable[[Iterable[Sequence[bytes]]], None]
+
+
+class Sender:
+    """One share of the sample on its way through one source."""
+
+    def __init__(self, source: str, lines: Sequence[bytes], send: Send) -> None:
+        self.source = source
+        self.lines = lines
+        self.sent = 0
+        self._send = send
+
+    def run(self) -> None:
+        self._send(self._counted(paced(self.lines, len(self.lines) / _SEND_S, at_once=5)))
+
+    def _counted(self, writes: Iterable[Sequence[bytes]]) -> Iterator[Sequence[bytes]]:
+        for write in writes:
+            yield write
+            self.sent += len(write)
+
+
+def run() -> int:
+    """Run the demo; return 0 only if every event that was sent has exactly one verdict."""
+    console = Console(highlight=False, soft_wrap=True)
+    # What we started ends with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="headwater-demo-")))
+        mqtt = stack.enter_context(mosquitto(directory))
+        tcp, udp, operations = free_port(), free_port(socket.SOCK_DGRAM), free_port()
+        text = _CONFIG.format(directory=directory, release=SHIPPED_RELEASE, operations=operations, tcp=tcp, udp=udp)
+        if mqtt:
+            text += _MQTT_SOURCE.format(port=mqtt)
+        config = directory / "edge.toml"
+        config.write_text(text)
+        gateway = GatewayProcess(config, operations)
+        console.print("starting a gateway: it tries the model in a child process, then opens its ports …")
+        gateway.start()
+        stack.callback(gateway.kill)
+        try:
+            ready_s = gateway.wait_until_ready()
+        except UnavailableError as error:
+            console.print(str(error), markup=False)
+            return 1
+        ways = f"syslog on TCP {tcp} and UDP {udp}, " + (
+            f"MQTT by the broker on {mqtt}" if mqtt else "no MQTT: no mosquitto is installed"
+        )
+        console.print(f"ready after {ready_s:.1f} s: {ways}")
+        senders = deal(SAMPLE.read_bytes().splitlines(), tcp, udp, mqtt)
+        harvest = Harvest(directory / "verdicts.jsonl")
+        _watch(console, gateway, senders, harvest)
+        code, stop_s = gateway.stop()
+        console.print(f"the gateway stopped with exit code {code} after {stop_s:.1f} s")
+        harvest.gather()
+        return summary(console, senders, harvest) or code
+
+
+def deal(lines: Sequence[bytes], tcp: int, udp: int, mqtt: int) -> list[Sender]:
+    """Deal the sample out to one sender of each kind."""
+    ways: list[tuple[str, Send]] = [
+        ("syslog-tcp", lambda writes: send_tcp(tcp, writes, line_framed)),
+        ("syslog-tcp", lambda writes: send_tcp(tcp, writes, octet_counted)),
+        ("syslog-udp", lambda writes: send_udp(udp, writes)),
+    ]
+    if mqtt:
+        ways.append(("mqtt", lambda writes: send_mqtt(mqtt, writes)))
+    syslog = [as_syslog(each) for each in lines]
+    return [Sender(source, syslog[number :: len(ways)], send) for number, (source, send) in enumerate(ways)]
+
+
+def send_mqtt(port: int, writes: Iterable[Sequence[bytes]]) -> None:
+    """Publish a message a line, each acknowledged by the broker."""
+    carrier = MqttCarrier(Publishing(host="127.0.0.1", port=port, topic="devices/demo/log", client_id="demo-device"))
+    try:
+        for write in writes:
+            carrier.deliver(write)
+    finally:
+        carrier.close()
+
+
+def summary(console: Console, senders: Sequence[Sender], harvest: Harvest) -> int:
+    """Match what came out with what was sent, text by text; print the count last and return the exit code."""
+    sent = Counter((sender.source, each.decode("utf-8", "replace")) for sender in senders for each in sender.lines)
+    came = Counter((verdict.source, verdict.text) for verdict in harvest.verdicts.values())
+    lost, strange = sent - came, came - sent
+    for source, count in Counter(source for source, _ in lost.elements()).items():
+        console.print(f"lost on the way through {source}: {count}")
+    if strange:
+        console.print(f"verdicts on what nobody sent: {strange.total()}")
+    console.print(f"{sent.total()} events in, {came.total()} verdicts out, {lost.total()} lost")
+    return 0 if sent == came else 1
+
+
+def _watch(console: Console, gateway: GatewayProcess, senders: Sequence[Sender], harvest: Harvest) -> None:
+    """Send, and show what comes out, until everything has or nothing more does."""
+    expected = sum(len(sender.lines) for sender in senders)
+    task = decode_toml(_TASK.read_text(encoding="utf-8"), Task, str(_TASK))
+    score = Score(task.label_names, task.default_label)
+    with ThreadPoolExecutor(len(senders)) as pool, _screen(console, score) as show:
+        began = progressed = monotonic()
+        running = [pool.submit(sender.run) for sender in senders]
+        while score.verdicts < expected and gateway.ended is None:
+            new = harvest.gather()
+            now = monotonic()
+            score.add(new, time() * 1e3)
+            score.sent, score.elapsed_s = sum(sender.sent for sender in senders), now - began
+            show()
+            if new or not all(future.done() for future in running):
+                progressed = now
+            if now - progressed > _QUIET_S or now - began > _END_WITHIN_S:
+                break
+            sleep(_REFRESH_S)
+        if gateway.ended is not None:
+            console.print(f"the gateway ended by itself:\n{gateway.log_tail()}", markup=False)
+    for sender, future in zip(senders, running, strict=True):
+        _report(console, sender, future)
+
+
+def _report(console: Console, sender: Sender, future: Future[None]) -> None:
+    try:
+        future.result()
+    except (OSError, HeadwaterError) as error:
+        console.print(f"sending to {sender.source} failed after {sender.sent} lines: {error}", markup=False)
+
+
+@contextmanager
+def _screen(console: Console, score: Score) -> Iterator[Callable[[], None]]:
+    """Yield what shows the score: a live picture on a terminal, a line every two seconds elsewhere."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda: live.update(picture(score, f"gateway demo · {SHIPPED_RELEASE}"), refresh=True)
+        return
+    printed_at = -_LINE_EVERY_S
+
+    def show() -> None:
+        nonlocal printed_at
+        if score.elapsed_s - printed_at >= _LINE_EVERY_S:
+            printed_at = score.elapsed_s
+            console.print(line(score))
+
+    yield show
+    console.print(line(score))
+
+
+@contextmanager
+def mosquitto(directory: Path) -> Iterator[int]:
+    """Run a broker for as long as the demo; yield its port, or 0 where none is installed."""
+    # Debian puts it where only root's path leads.
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        yield 0
+        return
+    port = free_port()
+    config = directory / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
+    with (directory / "mosquitto.log").open("wb") as log:
+        broker = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        _wait_for(port, broker)
+        yield port
+    finally:
+        broker.terminate()
+        broker.wait()
+
+
+def _wait_for(port: int, broker: subprocess.Popen[bytes]) -> None:
+    deadline = monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError as error:
+            if broker.poll() is not None or monotonic() > deadline:
+                raise UnavailableError(f"mosquitto on port {port}: does not answer: {error}; see its log") from error
+            sleep(0.02)
+        else:
+            return

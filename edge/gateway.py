@@ -1,0 +1,254 @@
+"""What `python -m bytewax.run edge.gateway` loads: a gateway, from its configuration to its exit code.
+
+`bytewax.run` calls `flow()`. Instead of only returning a dataflow to it, `flow()` runs the gateway itself and exits,
+because it needs what `bytewax.run` lacks: epochs shorter than a second, a recovery store that makes itself, a stop
+that snapshots, and an intake and an operations server whose lives hang on the flow's.
+
+The order of a start is a promise: configuration, state directory, model and policy are examined before the first
+socket opens. The order of a stop as well: the intake commits what it accepted and leaves, the flow finishes what it
+holds, the last epoch is committed. Being killed at any moment loses nothing either; it only repeats an epoch.
+"""
+
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from time import monotonic, time
+from types import FrameType
+
+import structlog
+from bytewax.dataflow import Dataflow
+from bytewax.errors import BytewaxRuntimeError
+from bytewax.run import cli_main
+
+from dataflows.connectors.spool import SpoolReader
+from dataflows.connectors.spool_source import SpoolSource
+from dataflows.operators.repeats import Repeats
+from dataflows.triage import triage
+from edge import logs
+from edge.config import Config, config_path, read_config
+from edge.examine import require_sound
+from edge.intake import spool_path
+from edge.intake_child import IntakeChild
+from edge.model import open_model
+from edge.notify import notify, watchdog_interval_s
+from edge.operations import Meters, OperationsServer, Status, unhealthy
+from edge.outputs import dead_letter_sink, outlets
+from edge.policy import policy_in_force
+from edge.pulse import Pulse, PulsingSource
+from edge.readings import readings
+from edge.recovery import RunOptions, recovery_config, run_options
+from edge.state_lock import StateLock
+from models.classifier import Classifier, Current
+from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError, UntrustedError
+from models.contracts.policy import Policy
+
+_STOP_WITHIN_S = 4.5  # of the 5 that we promise
+_TICK_S = 0.25
+
+log = structlog.get_logger()
+
+
+def flow() -> Dataflow:
+    """Run the gateway of the configuration in force and exit: 0 stopped, 2 cannot start as configured, 1 otherwise."""
+    logs.configure()
+    try:
+        code = run(config_path(), run_options(sys.argv[1:], os.environ))
+    except (ConfigError, UntrustedError) as error:
+        sys.stderr.write(f"headwater: {error}\n")
+        code = 2
+    except HeadwaterError as error:
+        sys.stderr.write(f"headwater: {error}\n")
+        code = 1
+    raise SystemExit(code)
+
+
+def run(path: Path, options: RunOptions) -> int:
+    """Run the gateway that `path` describes until a signal stops it; return its exit code.
+
+    Raises:
+        ConfigError: it cannot start as it is configured.
+        UntrustedError: the model is not what was promised.
+        UnavailableError: the disk does not let it start.
+    """
+    # Until something is open, a stop is simply an exit, and there is no policy to read again.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    config = read_config(path)
+    contexts = require_sound(config, path)
+    with ExitStack() as opened:
+        return Gateway(config, path, contexts, options, opened).run()
+
+
+class Gateway:
+    """Everything that one run has open; `opened` closes it, last things first."""
+
+    def __init__(
+        self,
+        config: Config,
+        path: Path,
+        contexts: Mapping[str, ssl.SSLContext],
+        options: RunOptions,
+        opened: ExitStack,
+    ) -> None:
+        self._config = config
+        self._stop = Event()
+        self._stopped = Event()
+        self._pulse = Pulse()
+        self._meters = Meters()
+        state_dir = _state_dir(config)
+        lock = StateLock(state_dir)
+        opened.callback(lock.release)
+        lock.acquire()
+        recovery_dir = options.recovery_dir or state_dir / "recovery"
+        self._recovery = recovery_config(recovery_dir, options.backup)
+        self._epoch = options.epoch if options.epoch is not None else timedelta(milliseconds=config.gateway.epoch_ms)
+        model = open_model(config.model)
+        opened.callback(model.classifier.close)
+        self._classifier: Current[Classifier] = Current(model.classifier)
+        self._release_sha256 = model.sha256
+        self._policy: Current[Policy] = Current(policy_in_force(config, model.classifier.release))
+        self._spool_path = spool_path(config)
+        self._spool = SpoolReader(self._spool_path)
+        self._spool_lock = Lock()
+        opened.callback(self._spool.close)
+        self._flow = self._lay_out(contexts)
+        self._operations = OperationsServer(config.operations, self._meters, self._status)
+        opened.callback(self._operations.close)
+        self._intake = IntakeChild(path, lock.fileno())
+        opened.callback(self._intake.stop)
+
+    def run(self) -> int:
+        """Serve until told to stop."""
+        signals: SimpleQueue[int] = SimpleQueue()
+
+        def enqueue(number: int, _frame: FrameType | None) -> None:
+            signals.put(number)  # the one thing that may be done here: a lock we hold could be wanted
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, enqueue)
+        Thread(target=self._obey, args=(signals,), name="control", daemon=True).start()
+        self._operations.start()
+        self._intake.start()
+        failure: BaseException | None = None
+        try:
+            cli_main(self._flow, workers_per_process=1, epoch_interval=self._epoch, recovery_config=self._recovery)
+        except BytewaxRuntimeError as error:
+            failure = _root_cause(error)
+        finally:
+            self._stopped.set()
+        return self._outcome(failure)
+
+    def _outcome(self, failure: BaseException | None) -> int:
+        if failure is None and self._stop.is_set():
+            log.info("stopped")
+            return 0
+        if self._stop.is_set() and isinstance(failure, UnavailableError):
+            log.warning("stopped_without_snapshot", reason=str(failure), action="the next start repeats the last epoch")
+            return 0
+        reason = "it ended and nobody told it to" if failure is None else f"{type(failure).__name__}: {failure}"
+        log.error("flow_failed", reason=reason)
+        return 1
+
+    def _lay_out(self, contexts: Mapping[str, ssl.SSLContext]) -> Dataflow:
+        config = self._config
+        letters = dead_letter_sink(config, self._stop, self._meters)
+        source = SpoolSource(self._spool_path, self._stop, batch_events=config.model.batch_events)
+        return triage(
+            PulsingSource(source, self._pulse),
+            self._classifier,
+            self._policy,
+            outlets(config, contexts, self._stop, self._meters, letters),
+            letters,
+            readings=readings(config),
+            repeats=Repeats(window_events=config.repeats.window_events, window_s=config.repeats.window_s),
+            window_events=config.model.batch_events,
+            wait=self._stop.wait,
+            observer=self._meters,
+        )
+
+    def _status(self) -> Status:
+        with self._spool_lock:
+            spool = self._spool.status()
+        oldest_ms = spool.oldest_received_at_ms
+        return Status(
+            release=self._classifier.get().release.title,
+            release_sha256=self._release_sha256,
+            policy=self._policy.get().number,
+            flow_begun=self._pulse.begun.is_set(),
+            idle_s=self._pulse.idle_s(),
+            intake_listening=self._intake.listening,
+            spool_bytes=spool.bytes,
+            spool_max_bytes=self._config.spool.max_bytes,
+            spool_full=spool.refusing,
+            queue_age_s=0.0 if oldest_ms is None else max(0.0, time() - oldest_ms / 1e3),
+            events=spool.counters.events,
+            losses=spool.counters.losses,
+            incidents=spool.counters.incidents,
+        )
+
+    def _obey(self, signals: SimpleQueue[int]) -> None:
+        """Carry out what signals ask for, and tell the service manager how we are."""
+        watchdog_s = watchdog_interval_s()
+        announced, fed_at = False, monotonic()
+        while True:
+            if not announced and self._pulse.begun.is_set() and self._intake.listening:
+                announced = notify("READY=1", f"STATUS={self._classifier.get().release.title} listening") or True
+            if watchdog_s is not None and monotonic() - fed_at >= watchdog_s and not unhealthy(self._status()):
+                notify("WATCHDOG=1")
+                fed_at = monotonic()
+            try:
+                number = signals.get(timeout=_TICK_S)
+            except Empty:
+                continue
+            if number == signal.SIGHUP:
+                self._reload_policy()
+            else:
+                self._end(signal.Signals(number).name)
+                return
+
+    def _reload_policy(self) -> None:
+        try:
+            policy = policy_in_force(self._config, self._classifier.get().release)
+        except ConfigError as error:
+            log.warning("policy_refused", reason=str(error), action=f"kept policy {self._policy.get().number}")
+            return
+        before = self._policy.replace(policy)
+        log.info("policy_replaced", before=before.number, now=policy.number)
+
+    def _end(self, name: str) -> None:
+        """Stop in the promised order and time, whoever is slow."""
+        log.info("stopping", signal=name)
+        notify("STOPPING=1")
+        self._intake.let_go()
+        self._stop.set()
+        if not self._stopped.wait(_STOP_WITHIN_S):
+            # A batch in a slow model, or a disk that hangs. What is not committed is repeated, as after any crash.
+            log.warning(
+                "stop_deadline_passed", after_s=_STOP_WITHIN_S, action="the last epoch is repeated at the next start"
+            )
+            os._exit(0)
+
+
+def _state_dir(config: Config) -> Path:
+    directory = Path(config.gateway.state_dir)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"`gateway.state_dir`: {directory} cannot be made: {error.strerror}; give a directory that we may write"
+        ) from error
+    return directory
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

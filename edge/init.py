@@ -1,0 +1,32 @@
+"""Writes a first configuration: the commented template with the digest of the shipped release."""
+
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from models.contracts.errors import ConfigError
+from models.release_file import digest_of, release_path
+
+SHIPPED_RELEASE = "soc-triage"
+
+
+def config_text(release: str, sha256: str) -> str:
+    """Return the template with the release filled in."""
+    template = resources.files("edge").joinpath("template.toml").read_text(encoding="utf-8")
+    return Template(template).substitute(release=release, sha256=sha256)
+
+
+def write_config(path: Path, *, force: bool) -> None:
+    """Write the first configuration.
+
+    Raises:
+        ConfigError: there is one already, or the place cannot be written.
+    """
+    text = config_text(SHIPPED_RELEASE, digest_of(release_path(SHIPPED_RELEASE)))
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{path}: exists; kept it. Give another --path, or --force to overwrite") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,121 @@
+"""From the outputs that the configuration names to the sinks of the flow."""
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+from dataflows.connectors import cef, rfc5424
+from dataflows.connectors.courier import Carrier, CourierSink, Limits
+from dataflows.connectors.json_lines import JsonLinesCarrier
+from dataflows.connectors.siem import SiemCarrier
+from dataflows.observer import Observer
+from dataflows.triage import Outlet
+from edge.config import Config, JsonLines, MqttOutput, Output, SyslogOutput, Terminal, read_password
+from models.contracts.event import DeadLetter
+from models.contracts.verdict import Verdict
+from models.contracts.wire import encode, encode_lines
+
+Encode = Callable[[list[Verdict]], Sequence[bytes]]
+
+
+def dead_letter_sink(config: Config, stop: Event, observer: Observer) -> CourierSink[DeadLetter]:
+    """Return the sink for what gets no verdict: always there, so that nothing needs to be dropped."""
+    wanted = config.dead_letters
+    if wanted is None:
+        wanted = JsonLines(name="dead-letters", path=str(Path(config.gateway.state_dir) / "dead-letters.jsonl"))
+    return CourierSink(
+        wanted.name,
+        _json_lines(wanted),
+        lambda letters: [encode_lines(letters)],
+        _backlog(config, wanted.name),
+        stop=stop,
+        limits=Limits(backlog_bytes=wanted.backlog_max_bytes),
+        observer=observer,
+    )
+
+
+def outlets(
+    config: Config,
+    contexts: Mapping[str, ssl.SSLContext],
+    stop: Event,
+    observer: Observer,
+    dead_letters: CourierSink[DeadLetter],
+) -> list[Outlet]:
+    """Return one outlet per configured output; `contexts` are those of `certificates.load_all`."""
+    found = []
+    for output in config.outputs:
+        carrier, encoder = _way(output, config, contexts.get(f"output {output.name}"))
+        sink = CourierSink(
+            output.name,
+            carrier,
+            encoder,
+            _backlog(config, output.name),
+            stop=stop,
+            limits=Limits(backlog_bytes=output.backlog_max_bytes),
+            observer=observer,
+            dead_letters=dead_letters,
+        )
+        # A step's name may be no other step's, and an output may be called as the operator likes.
+        found.append(Outlet(f"output-{output.name}", sink, output.routes))
+    return found
+
+
+def _way(output: Output, config: Config, tls: ssl.SSLContext | None) -> tuple[Callable[[], Carrier], Encode]:
+    """Return what makes the carrier, in the courier's thread, and what a payload is."""
+    gateway = config.gateway.name
+    match output:
+        case JsonLines():
+            return _json_lines(output), lambda verdicts: [encode_lines(verdicts)]
+        case SyslogOutput():
+            carrier = partial(SiemCarrier, output.host, output.port, tls)
+            if output.format == "cef":
+                return carrier, partial(_messages, partial(cef.message, style=cef.Cef(gateway=gateway)))
+            return carrier, partial(_messages, partial(rfc5424.message, style=rfc5424.Rfc5424(gateway=gateway)))
+        case MqttOutput():
+            return _mqtt(output, gateway, tls), partial(_messages, encode)
+        case Terminal():
+            return _terminal(), partial(_messages, encode)
+
+
+def _messages(write: Callable[[Verdict], bytes], verdicts: list[Verdict]) -> list[bytes]:
+    return [write(verdict) for verdict in verdicts]
+
+
+def _mqtt(output: MqttOutput, gateway: str, tls: ssl.SSLContext | None) -> Callable[[], Carrier]:
+    # Paho costs a few megabytes, which a gateway without MQTT saves.
+    from dataflows.connectors.mqtt_publisher import MqttCarrier, Publishing, check_topic  # noqa: PLC0415
+
+    check_topic(f"output {output.name}", output.topic)
+    publishing = Publishing(
+        host=output.host,
+        port=output.port,
+        topic=output.topic,
+        client_id=f"{gateway}-{output.name}",
+        tls=tls,
+        username=output.username,
+        password=read_password(f"output {output.name}", output.password_file),
+    )
+    return partial(MqttCarrier, publishing)
+
+
+def _terminal() -> Callable[[], Carrier]:
+    # And so does rich.
+    from dataflows.connectors.terminal import TerminalCarrier  # noqa: PLC0415
+
+    return TerminalCarrier
+
+
+def _json_lines(output: JsonLines) -> Callable[[], Carrier]:
+    return partial(
+        JsonLinesCarrier,
+        Path(output.path),
+        rotate_bytes=output.rotate_bytes,
+        rotate_s=output.rotate_s,
+        keep=output.keep,
+    )
+
+
+def _backlog(config: Config, name: str) -> Path:
+    return Path(config.gateway.state_dir) / "backlog" / f"{name}.sqlite3"
