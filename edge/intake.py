@@ -27,7 +27,7 @@ from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, Ud
 from dataflows.connectors.tls import client_context, server_context
 from edge import config as cfg
 from edge import logs
-from models.contracts.errors import ConfigError, HeadwaterError
+from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
 
 SPOOL_FILE = "spool.sqlite3"
 _ENVELOPE_MAX_BYTES = 64 << 10
@@ -56,7 +56,7 @@ class Intake:
 
         Raises:
             ConfigError: a source cannot work as configured.
-            UnavailableError: the spool cannot be opened.
+            UnavailableError: the state directory or the spool cannot be opened.
         """
         if config.spool.max_bytes < _SPOOL_LEAST_BYTES:
             raise ConfigError(
@@ -64,7 +64,10 @@ class Intake:
                 f"{_SPOOL_LEAST_BYTES}; nothing was started"
             )
         path = spool_path(config)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(f"`gateway.state_dir` {path.parent}: cannot be made: {error}") from error
         self._spool = Spool(path, config.spool.max_bytes)
         self._commit = GroupCommit(self._spool)
         self.listening: dict[str, int] = {}

@@ -5,7 +5,6 @@ import re
 _FRAME_MAX_BYTES = 1 << 20  # a longer one is no syslog message: the header is broken, or the sender is
 _HEADER = re.compile(rb"([1-9]\d{0,8}) <")
 _HEADER_BEGUN = re.compile(rb"[1-9]\d{0,8} ?")
-_HEADER_BYTES = 11
 _ENDS = b"\r\n\0"
 
 
@@ -64,15 +63,15 @@ class Framer:
 
     def _take(self, stream: bytes, at: int, records: list[bytes]) -> int:
         """Take one message at `at`; return where the next begins, or `at` where more bytes are needed."""
-        if 0x31 <= stream[at] <= 0x39:
+        begun = _HEADER_BEGUN.match(stream, at)
+        if begun:
             header = _HEADER.match(stream, at)
             if header:
                 return self._take_counted(stream, header, records)
-            head = stream[at : at + _HEADER_BYTES]
-            if _HEADER_BEGUN.fullmatch(head) and len(stream) - at < _HEADER_BYTES:
+            if begun.end() == len(stream):
                 return at
             if self._counts:
-                self.broken = f"a count and a message were due, found {head!r}"
+                self.broken = f"a count and a message were due, found {stream[at : begun.end() + 1]!r}"
                 return len(stream)
         feed = stream.find(b"\n", at, at + self._max_bytes + 1)
         if feed >= 0:
