@@ -131,7 +131,7 @@ def write_encoder(
     writer.add_pooling_type(gguf.PoolingType.RANK)
     writer.add_classifier_output_labels(list(labels))
     writer.add_token_type_count(2)
-    for role, token in (("cls", "[CLS]"), ("sep", "[SEP]"), ("unk", "[UNK]"), ("pad", "[PAD]"), ("mask", "[MASK]")):
+    for role, token in (("bos", "[CLS]"), ("sep", "[SEP]"), ("unk", "[UNK]"), ("pad", "[PAD]"), ("mask", "[MASK]")):
         getattr(writer, f"add_{role}_token_id")(vocabulary.tokens.index(token))
 
     def add(name: str, *dimensions: int) -> None:

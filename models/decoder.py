@@ -4,6 +4,7 @@ A batch is tokenised; texts that occur twice are read once; the rest is sorted, 
 thread, and read with no shared beginning decoded twice. Only then are fields written, for the labels that have them.
 """
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -77,6 +78,7 @@ class DecoderClassifier:
                 f"answer {_ANSWER_TOKENS}, which leaves an event {max(self._event_tokens, 0)}; raise `context_tokens` "
                 f"by {_EVENT_TOKENS - self._event_tokens} or shorten the instruction"
             )
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
         self._lanes = [Lane(model, self._frame.before, cells) for _ in range(threads)]
 
@@ -86,8 +88,17 @@ class DecoderClassifier:
 
     def classify(self, texts: Sequence[str]) -> list[Opinion]:
         """Return one opinion per text, in order."""
-        if not texts:
-            return []
+        with self._lock:  # a lane is one thread's at a time
+            return self._classify(texts) if texts else []
+
+    def close(self) -> None:
+        """Give memory and threads back, after what is being classified."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown()
+            self._model.close()
+
+    def _classify(self, texts: Sequence[str]) -> list[Opinion]:
         suffixes = [self._suffix(text) for text in texts]
         by_tokens = {suffix.tokens.tobytes(): place for place, suffix in enumerate(suffixes)}
         distinct = list(by_tokens.values())
@@ -103,12 +114,6 @@ class DecoderClassifier:
             self._opinion(readings[by_tokens[suffix.tokens.tobytes()]], truncated=suffix.truncated)
             for suffix in suffixes
         ]
-
-    def close(self) -> None:
-        """Give memory and threads back, after what is being classified."""
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._model.close()
 
     def _suffix(self, text: str) -> _Suffix:
         vocabulary, limit = self._model.vocabulary, self._event_tokens

@@ -1,7 +1,7 @@
 """One thread's work on a decoder: the logits behind many texts, and a transcript behind one.
 
 Two contexts share the model's weights. llama.cpp's flash attention is fast on a CPU from 64 rows on and slow below, so
-a backlog is read with it, tile by tile, and few rows, transcripts among them, without (docs/adr/0005).
+a backlog is read with it, tile by tile, and few rows, transcripts among them, without (docs/adr/0013).
 """
 
 from collections.abc import Iterator, Sequence

@@ -15,7 +15,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -29,6 +28,7 @@ import structlog
 from llama_cpp import llama_cpp as native
 
 from models.contracts.errors import InputError, UnavailableError, UntrustedError
+from models.vocabulary import Vocabulary
 
 Tokens = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
@@ -37,9 +37,7 @@ MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 
 _log = structlog.get_logger()
 _said: deque[str] = deque(maxlen=8)
-_SPECIAL = native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_USER_DEFINED
 _PIECE_BYTES = 1024
-_SPLIT_LEVELS = 4
 
 
 @native.llama_log_callback  # type: ignore[untyped-decorator]
@@ -80,7 +78,7 @@ class Model:
         self._handle = native.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._handle:
             raise UntrustedError(f"{path}: llama.cpp does not load it: {_last_words()}")
-        self.vocabulary = Vocabulary(native.llama_model_get_vocab(self._handle))
+        self.vocabulary = Vocabulary(Tokeniser(native.llama_model_get_vocab(self._handle)))
 
     def metadata(self, key: str) -> str | None:
         """Return a string of the GGUF's metadata."""
@@ -154,132 +152,18 @@ class Model:
         self.close()
 
 
-class Vocabulary:
-    """Text to tokens and back; it lives as long as its model."""
+class Tokeniser:
+    """The tokeniser of one GGUF, call by call; it lives as long as its model. `Vocabulary` makes sense of it."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self.size: int = native.llama_vocab_n_tokens(handle)
-        self._adds_space = native.llama_vocab_type(handle) == native.LLAMA_VOCAB_TYPE_SPM and self._puts_space("a")
+        self.start: int | None = _token_or_none(native.llama_vocab_bos(handle))
+        self.end: int | None = _token_or_none(native.llama_vocab_eos(handle))
+        self.adds_start = bool(native.llama_vocab_get_add_bos(handle))
+        self.is_sentence_piece: bool = native.llama_vocab_type(handle) == native.LLAMA_VOCAB_TYPE_SPM
 
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of exactly this text as plain text: no control token, no space in front, whatever it says.
-
-        llama.cpp finds user-defined tokens (`[PAD151646]`) even in plain text, and a SentencePiece vocabulary may merge
-        `<s>` into its control token. Where that happens the text is cut inside the token and its parts are encoded
-        apart, so that an event cannot speak with the model's own marks. A lone surrogate is a question mark.
-        """
-        return self._plain(text.encode("utf-8", "replace"), _SPLIT_LEVELS)
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Return the tokens of text that we wrote, control tokens among them, with what the model wants in front."""
-        tokens = self._tokens(text.encode(), parse_special=True)
-        if native.llama_vocab_get_add_bos(self._handle):
-            start = native.llama_vocab_bos(self._handle)
-            return tokens if tokens[:1] == [start] else [start, *tokens]
-        return tokens
-
-    def encode_mark(self, text: str) -> list[int]:
-        """Return the tokens of text that we wrote, control tokens among them, for the middle of a prompt."""
-        if not self._adds_space:
-            return self._tokens(text.encode(), parse_special=True)
-        return self._after_guard(text.encode(), parse_special=True)
-
-    def encode_whole(self, text: str) -> list[int]:
-        """Return the tokens of plain text between the marks that an encoder wants at both ends."""
-        plain = text.encode("utf-8", "replace")
-        tokens = self._tokens(plain, parse_special=False, add_special=True)
-        inner = np.asarray(tokens[1:-1], np.int32)
-        if not self._special[inner].any():
-            return tokens
-        return [tokens[0], *inner[~self._special[inner]].tolist(), tokens[-1]]
-
-    def text_of(self, token: int) -> str:
-        """Return a token as the vocabulary spells it; control tokens too."""
-        return native.llama_vocab_get_text(self._handle, token).decode("utf-8", "replace")  # type: ignore[no-any-return]
-
-    @property
-    def start_text(self) -> str:
-        token = native.llama_vocab_bos(self._handle)
-        return "" if token < 0 else self.text_of(token)
-
-    @property
-    def end_text(self) -> str:
-        token = native.llama_vocab_eos(self._handle)
-        return "" if token < 0 else self.text_of(token)
-
-    @cached_property
-    def pieces(self) -> list[bytes]:
-        """The bytes that each token stands for; nothing for control tokens."""
-        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        special = self._special
-        return [b"" if special[token] else self._piece(token, buffer) for token in range(self.size)]
-
-    @cached_property
-    def token_of_piece(self) -> dict[bytes, int]:
-        """The one token for these bytes: a real one before a byte's stand-in, then the lower."""
-        attribute = native.llama_vocab_get_attr
-        ranked = sorted(
-            range(self.size), key=lambda token: bool(attribute(self._handle, token) & native.LLAMA_TOKEN_ATTR_BYTE)
-        )
-        found: dict[bytes, int] = {}
-        for token in ranked:
-            if piece := self.pieces[token]:
-                found.setdefault(piece, token)
-        return found
-
-    @cached_property
-    def _special(self) -> npt.NDArray[np.bool_]:
-        attribute, handle = native.llama_vocab_get_attr, self._handle
-        marked = np.fromiter((attribute(handle, token) & _SPECIAL for token in range(self.size)), np.int32, self.size)
-        special = np.asarray(marked != 0)
-        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        for token in np.flatnonzero(marked & native.LLAMA_TOKEN_ATTR_USER_DEFINED):
-            # Runs of spaces and line ends are user-defined in some vocabularies, and mark nothing.
-            special[token] = bool(self._piece(int(token), buffer).strip())
-        return special
-
-    def _plain(self, text: bytes, levels: int) -> list[int]:
-        tokens = self._exactly(text)
-        special = self._special[np.asarray(tokens, np.int32)]
-        if not special.any():
-            return tokens
-        if not levels:
-            return self._byte_by_byte(text)
-        parts, begin, end = [], 0, 0
-        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        for token, is_special in zip(tokens, special, strict=True):
-            piece = self._piece(token, buffer, special=True)
-            if is_special:
-                parts.append(text[begin : end + 1])
-                begin = end + 1
-            end += len(piece)
-        parts.append(text[begin:])
-        if end != len(text) or begin == 0:
-            return self._byte_by_byte(text)
-        return [token for part in parts for token in self._plain(part, levels - 1)]
-
-    def _byte_by_byte(self, text: bytes) -> list[int]:
-        """Encode characters apart: what is left for a text that fights the tokeniser; control tokens are dropped."""
-        tokens = (token for character in text.decode("utf-8", "replace") for token in self._exactly(character.encode()))
-        return [token for token in tokens if not self._special[token]]
-
-    def _exactly(self, text: bytes) -> list[int]:
-        if not self._adds_space:
-            return self._tokens(text)
-        if text[:1] == b" ":
-            return self._tokens(text[1:])
-        return self._after_guard(text)
-
-    def _after_guard(self, text: bytes, *, parse_special: bool = False) -> list[int]:
-        """Encode behind a line end, which no SentencePiece token continues, and take it and the added space off."""
-        guard = self._tokens(b"\n")
-        tokens = self._tokens(b"\n" + text, parse_special=parse_special)
-        if tokens[: len(guard)] != guard:
-            raise InputError(f"{text[:40]!r}: this vocabulary joins what follows a line end to it")
-        return tokens[len(guard) :]
-
-    def _tokens(self, text: bytes, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
+    def tokens(self, text: bytes, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
         room = len(text) + 8
         buffer = np.empty(room, np.int32)
         address = ctypes.cast(buffer.ctypes.data, ctypes.POINTER(native.llama_token))
@@ -289,13 +173,24 @@ class Vocabulary:
         tokens: list[int] = buffer[:count].tolist()
         return tokens
 
-    def _puts_space(self, text: str) -> bool:
-        first = self._tokens(text.encode())[0]
-        return self._piece(first, ctypes.create_string_buffer(_PIECE_BYTES)).startswith(b" ")
-
-    def _piece(self, token: int, buffer: Any, *, special: bool = False) -> bytes:
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes that a token stands for; those of a control token only if `special`."""
+        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         size = native.llama_token_to_piece(self._handle, token, buffer, _PIECE_BYTES, 0, special)
         return buffer.raw[:size] if size > 0 else b""
+
+    def spelling(self, token: int) -> str:
+        """Return a token as the vocabulary writes it, control tokens too."""
+        return native.llama_vocab_get_text(self._handle, token).decode("utf-8", "replace")  # type: ignore[no-any-return]
+
+    def is_control(self, token: int) -> bool:
+        return bool(native.llama_vocab_get_attr(self._handle, token) & native.LLAMA_TOKEN_ATTR_CONTROL)
+
+    def is_user_defined(self, token: int) -> bool:
+        return bool(native.llama_vocab_get_attr(self._handle, token) & native.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def is_byte(self, token: int) -> bool:
+        return bool(native.llama_vocab_get_attr(self._handle, token) & native.LLAMA_TOKEN_ATTR_BYTE)
 
 
 class Batch:
@@ -491,6 +386,10 @@ class Encoder:
         if not address:
             raise UnavailableError(f"{self.model.path}: llama.cpp has no output for a text: {_last_words()}")
         return np.ctypeslib.as_array(address, shape=(self.outputs,)).copy()
+
+
+def _token_or_none(token: int) -> int | None:
+    return None if token < 0 else token
 
 
 def _last_words() -> str:

@@ -19,7 +19,7 @@ from models.contracts.errors import UntrustedError
 from models.contracts.release import Prompt
 from models.contracts.task import Task
 from models.fields import ABSENT, SEPARATOR
-from models.llama import Vocabulary
+from models.vocabulary import Vocabulary
 
 _EVENT = "<<the event stands here>>"
 # What a template writes about today: an opinion must not depend on the calendar.

@@ -1,0 +1,56 @@
+"""Every classifier against every check."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.classifier import Classifier
+from models.opening import open_classifier
+from models.release_file import SHIPPED
+from models.table import TableClassifier
+from tests.checks.classifier import CHECKS, Check
+from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder
+
+TASK_FILE = """
+name = "soc-triage"
+instruction = "Read one event from a log and answer with one label."
+default_label = "suspicious"
+fields_for = ["critical", "benign"]
+labels = [["benign", "routine"], ["suspicious", "worth a look"], ["critical", "an attack"]]
+"""
+SHIPPED_NAMES = sorted(path.stem for path in SHIPPED.glob("*.gguf"))
+KINDS = ["table", "decoder", "decoder on two threads", "instruct", "labels of many tokens", "encoder", *SHIPPED_NAMES]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Classifier]:
+    built = build(request.param, request, tmp_path_factory.mktemp("models"))
+    yield built
+    built.close()
+
+
+def build(kind: str, request: pytest.FixtureRequest, folder: Path) -> Classifier:
+    def file(name: str) -> Path:
+        path: Path = request.getfixturevalue(name)
+        return path
+
+    if kind == "table":
+        return TableClassifier(RELEASE)
+    if kind == "instruct":
+        task = folder / "task.toml"
+        lines = [f'[[labels]]\nname = "{label.name}"\ndescription = "{label.description}"' for label in TASK.labels]
+        task.write_text("\n".join([*TASK_FILE.strip().splitlines()[:-1], *lines]))
+        return open_classifier(file("instruct_file"), task=str(task), threads=1)
+    if kind == "labels of many tokens":
+        return open_classifier(tiny_decoder(folder / "bytes.gguf", words=("x",)), threads=2)
+    if kind == "encoder":
+        return open_classifier(file("encoder_file"), threads=2)
+    if kind in SHIPPED_NAMES:
+        return open_classifier(kind, threads=2)
+    return open_classifier(file("decoder_file"), threads=1 if kind == "decoder" else 2)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_classifier_owes(check: Check, classifier: Classifier) -> None:
+    check(classifier)

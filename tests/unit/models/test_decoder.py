@@ -1,0 +1,120 @@
+"""The decoder's short cuts give what the long way gives."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from models.contracts.errors import UntrustedError
+from models.contracts.release import Calibration, Prompt
+from models.contracts.task import Label
+from models.llama import Batch, Context, Model
+from models.opening import open_classifier
+from tests.checks.classifier import LINES, SAME
+from tests.fakes.tiny_models import RELEASE, tiny_decoder, tiny_encoder
+
+NO_FIELDS = msgspec.structs.replace(RELEASE.task, fields_for=())
+
+
+def probabilities_the_long_way(model: Model, text: str, continuations: list[str]) -> list[float]:
+    """The product of each continuation's tokens under the full softmax, each from a prompt decoded from nothing."""
+    vocabulary, prompt = model.vocabulary, RELEASE.prompt
+    raw = []
+    for continuation in continuations:
+        path = vocabulary.encode(continuation)
+        tokens = vocabulary.encode(prompt.before) + vocabulary.encode(text) + vocabulary.encode(prompt.after) + path
+        context = Context(model, cells=512, rows=256, sequences=1, attention="plain")
+        batch = Batch(len(tokens))
+        batch.token[:], batch.position[:] = tokens, np.arange(len(tokens))
+        batch.wanted[-len(path) - 1 : -1] = 1
+        logits = context.decode(batch, 0, len(tokens)).astype(np.float64)
+        context.close()
+        softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        raw.append(float(np.prod([row[token] for row, token in zip(softmax, path, strict=True)])))
+    return raw
+
+
+def test_the_label_s_probability_is_its_token_s_share_of_the_softmax(decoder_file: Path) -> None:
+    classifier = open_classifier(decoder_file, threads=1)
+    opinions = classifier.classify(LINES)
+    classifier.close()
+    with Model(decoder_file) as model:
+        for text, opinion in zip(LINES, opinions, strict=True):
+            raw = probabilities_the_long_way(model, text, [" benign", " suspicious", " critical"])
+
+            assert opinion.label_mass == pytest.approx(sum(raw), rel=0.1)
+            assert opinion.probabilities == pytest.approx([share / sum(raw) for share in raw], abs=SAME)
+
+
+def test_a_label_that_parts_from_another_late_is_scored_along_its_path(tmp_path: Path) -> None:
+    labels = (Label("ba", "one"), Label("bc", "another"))
+    task = msgspec.structs.replace(NO_FIELDS, labels=labels, default_label="ba", fields_for=())
+    path = tiny_decoder(tmp_path / "ab.gguf", msgspec.structs.replace(RELEASE, task=task), words=("x",))
+    classifier = open_classifier(path, threads=2)
+    opinions = classifier.classify(LINES)
+    classifier.close()
+    with Model(path) as model:
+        for text, opinion in zip(LINES, opinions, strict=True):
+            raw = probabilities_the_long_way(model, text, [" ba", " bc"])
+
+            assert opinion.probabilities[0] == pytest.approx(raw[0] / sum(raw), abs=SAME)
+
+
+def test_fields_are_the_same_whether_an_event_is_alone_or_among_its_like(decoder_file: Path) -> None:
+    classifier = open_classifier(decoder_file, threads=1)
+    together = classifier.classify(LINES)
+    alone = [classifier.classify([line])[0] for line in LINES]
+    classifier.close()
+    same = [first.fields == second.fields for first, second in zip(together, alone, strict=True)]
+
+    # A random model is undecided everywhere, so the last bits may tip a word over.
+    assert sum(same) >= len(LINES) - 2
+
+
+def test_fields_are_written_for_the_labels_that_have_them_and_no_others(tmp_path: Path) -> None:
+    with_fields, without = (
+        open_classifier(
+            tiny_decoder(tmp_path / f"{name}.gguf", msgspec.structs.replace(RELEASE, task=task)), threads=1
+        ).classify(LINES)
+        for name, task in (("with", RELEASE.task), ("without", NO_FIELDS))
+    )
+
+    assert any(opinion.fields for opinion in with_fields)
+    assert not any(opinion.fields for opinion in without)
+
+
+def test_calibration_moves_confidence_and_leaves_the_mass(tmp_path: Path, decoder_file: Path) -> None:
+    release = msgspec.structs.replace(RELEASE, calibration=Calibration(temperature=50.0))
+    (flat,) = open_classifier(tiny_decoder(tmp_path / "flat.gguf", release), threads=1).classify(LINES[:1])
+    (sharp,) = open_classifier(decoder_file, threads=1).classify(LINES[:1])
+
+    assert max(flat.probabilities) < 0.36 < max(sharp.probabilities)
+    assert flat.label_mass == sharp.label_mass
+
+
+def test_an_event_that_is_too_long_keeps_both_its_ends(decoder_file: Path) -> None:
+    classifier = open_classifier(decoder_file, threads=1)
+    middle = ["x " * 800, "y " * 800, "x " * 799 + "z "]
+    opinions = classifier.classify([f"{LINES[0]} {filling}{LINES[2]}" for filling in middle])
+    ends = classifier.classify([LINES[0] + " " + "x " * 800 + LINES[4], LINES[1] + " " + "x " * 800 + LINES[2]])
+    classifier.close()
+
+    assert all(opinion.truncated for opinion in (*opinions, *ends))
+    assert all(first.probabilities != second.probabilities for first, second in pairwise([opinions[0], *ends]))
+
+
+def test_a_prompt_with_nothing_in_front_of_the_event_works(tmp_path: Path) -> None:
+    bare = msgspec.structs.replace(RELEASE, prompt=Prompt(kind="plain", before="", after="\n"))
+    classifier = open_classifier(tiny_decoder(tmp_path / "bare.gguf", bare), threads=2)
+
+    assert len({opinion.probabilities for opinion in classifier.classify(LINES)}) == len(set(LINES))
+    classifier.close()
+
+
+def test_a_head_with_other_labels_than_the_task_s_is_refused(tmp_path: Path) -> None:
+    path = tiny_encoder(tmp_path / "other.gguf", labels=("spam", "ham", "eggs"))
+
+    with pytest.raises(UntrustedError, match=r"answers \['spam', 'ham', 'eggs'\].*wants"):
+        open_classifier(path)
