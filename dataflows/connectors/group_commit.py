@@ -13,7 +13,7 @@ from dataflows.connectors.spool import NOTHING, Arrival, Notes, Receipt, Spool, 
 from models.contracts.errors import UnavailableError
 
 SOURCE_MAX_BYTES = 4 << 20  # what one source may have waiting: some 50 ms of a fast disk, a second of a stalled one
-_COMMIT_MAX_BYTES = 8 << 20
+_COMMIT_MAX_BYTES = 2 << 20  # what the spool's log grows by at once
 _ROW_MAX_BYTES = 64 << 10
 _ROW_MAX_RECORDS = 512
 _SAME_TIME_MS = 5  # arrivals this close share a row, and the time of the first

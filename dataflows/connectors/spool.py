@@ -22,6 +22,7 @@ from models.contracts.scalars import UnixMillis
 
 _ROW_BYTES = 64  # what a row costs besides its body
 _LEFT_FREE_BYTES = 16 << 20  # of the disk: trims and checkpoints need room to make room
+_PAGE_BYTES = 8192
 _CHECKPOINT_PAGES = 256
 _BUSY_S = 5.0  # a commit or a trim of the other process takes milliseconds
 _SCHEMA = """
@@ -137,13 +138,12 @@ class Spool:
             SpoolFullError: it does not fit under the limit now.
             UnavailableError: the disk does not take it now.
         """
-        free = _free_bytes(self._path)
         bodies = [self._encoder.encode(arrival) for arrival in arrivals]
         sizes = [len(body) + _ROW_BYTES for body in bodies]
-        if bodies and free < self._left_free_bytes + 2 * sum(sizes):  # once in the log, once in the file
+        if bodies and not self._disk_takes(sum(sizes)):
             raise UnavailableError(
-                f"spool {self._path}: {free} bytes are free on its disk, {self._left_free_bytes} are left for the flow "
-                "to make room with; will try again"
+                f"spool {self._path}: {_free_bytes(self._path)} bytes are free on its disk, {self._left_free_bytes} "
+                "are left for the flow to make room with; will try again"
             )
         with _transaction(self._db, self._path):
             (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
@@ -166,7 +166,7 @@ class Spool:
         """Whether an arrival of some `count` bytes is likely to fit now."""
         (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
         fits: bool = held + count + _ROW_BYTES <= self._max_bytes
-        return fits and _free_bytes(self._path) >= self._left_free_bytes + 2 * count
+        return fits and self._disk_takes(count)
 
     def refuse(self, notes: Notes = NOTHING) -> None:
         """Record that room is wanting, and what was lost for it.
@@ -196,6 +196,15 @@ class Spool:
 
     def close(self) -> None:
         self._db.close()
+
+    def _disk_takes(self, count: int) -> bool:
+        twice = 2 * count  # once in the log, once in the file
+        if _free_bytes(self._path) >= self._left_free_bytes + twice:
+            return True
+        # The file does not shrink: what was trimmed is room inside it, and the disk looks as full as before.
+        (pages,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        reusable: int = pages * _PAGE_BYTES
+        return reusable >= twice + _PAGE_BYTES and _free_bytes(self._path) >= self._left_free_bytes // 2 + twice
 
     def _write_notes(self, arrivals: Sequence[Arrival], notes: Notes) -> None:
         events: dict[tuple[str, str], int] = {}
@@ -293,7 +302,7 @@ class SpoolReader:
 def _open(path: Path, synchronous: str) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA page_size = 8192")
+        db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         _enter_wal(db)
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute("PRAGMA temp_store = MEMORY")
