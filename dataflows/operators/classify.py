@@ -130,11 +130,16 @@ def _refused(event: Event, error: InputError) -> DeadLetter:
 
 
 def _patiently(attempt: Callable[[], Classified], wait: Callable[[float], bool]) -> Classified:
+    try:
+        return attempt()
+    except UnavailableError as error:
+        problem = error
     for delay_s in PATIENCE.delays(Random()):  # noqa: S311 - jitter, not a secret
+        log.warning("classifier_unavailable", reason=str(problem), wait_s=round(delay_s, 1))
+        if wait(delay_s):
+            raise problem
         try:
             return attempt()
         except UnavailableError as error:
-            log.warning("classifier_unavailable", reason=str(error), wait_s=round(delay_s, 1))
-            if wait(delay_s):
-                raise
-    return attempt()
+            problem = error
+    raise problem
