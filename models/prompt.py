@@ -122,8 +122,6 @@ def _render(template: str, messages: list[dict[str, str]], start: str, end: str)
         eos_token=end,
         enable_thinking=False,
         thinking=False,
-        tools=None,
-        documents=None,
     )
 
 

@@ -1,8 +1,7 @@
 """Text to tokens and back, such that an event stays data whatever it says. Pure.
 
 llama.cpp finds user-defined tokens (`[PAD151646]`) even in plain text, and a SentencePiece vocabulary may merge `<s>`
-into its control token. Where that happens the text is cut inside the token, and its parts are encoded apart. Runs of
-spaces and line ends, which some vocabularies define too, mark nothing and stay.
+into its control token. Where that happens the text is cut inside the token, and its parts are encoded apart.
 """
 
 from functools import cached_property
@@ -81,9 +80,11 @@ class Vocabulary:
 
     @cached_property
     def token_of_piece(self) -> dict[bytes, int]:
-        """The one token for these bytes: a real one before a byte's stand-in, then the lower."""
+        """The one token for these bytes, as the tokeniser prefers them: defined, normal, a byte's stand-in."""
         found: dict[bytes, int] = {}
-        for token in sorted(range(self.size), key=self._raw.is_byte):
+        for token in sorted(
+            range(self.size), key=lambda token: (self._raw.is_byte(token), not self._raw.is_user_defined(token))
+        ):
             if piece := self.pieces[token]:
                 found.setdefault(piece, token)
         return found
@@ -95,7 +96,8 @@ class Vocabulary:
     def _is_special(self, token: int) -> bool:
         if self._raw.is_control(token):
             return True
-        return self._raw.is_user_defined(token) and bool(self._raw.piece(token).strip())
+        # Some vocabularies define runs of spaces, or single letters, because their tokeniser would miss them.
+        return self._raw.is_user_defined(token) and len(self._raw.piece(token).decode("utf-8", "replace").strip()) > 1
 
     def _plain(self, text: bytes, cuts: int) -> list[int]:
         tokens = self._exactly(text)
@@ -118,7 +120,7 @@ class Vocabulary:
     def _exactly(self, text: bytes) -> list[int]:
         if not self._adds_space:
             return self._raw.tokens(text)
-        return self._raw.tokens(text[1:]) if text.startswith(b" ") else self._behind_guard(text)
+        return self._raw.tokens(text[1:]) if text.startswith(b" ") and text != b" " else self._behind_guard(text)
 
     def _behind_guard(self, text: bytes, *, parse_special: bool = False) -> list[int]:
         """Encode behind a line end, which joins no token, and take it and the added space off."""
