@@ -34,10 +34,12 @@ format:
     ruff format
 
 # Run the gateway by ./edge.toml, or by $HEADWATER_CONFIG
+[no-cd]
 run:
     python -m bytewax.run edge.gateway
 
 # Triage files offline: one JSON verdict per line on standard output
+[no-cd]
 classify *arguments:
     @python -m edge classify "$@"
 
