@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from math import nan
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -124,9 +125,10 @@ class GatewayProcess:
         return found
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of a figure over all series that have these labels."""
+        """Return the sum of a figure over all series that have these labels; NaN where there is none."""
         wanted = set(labels.items())
-        return sum(value for (found, has), value in self.metrics().items() if found == name and wanted <= has)
+        values = [value for (found, has), value in self.metrics().items() if found == name and wanted <= has]
+        return sum(values) if values else nan
 
     def log_tail(self, most_bytes: int = 4000) -> str:
         return self.log.read_bytes()[-most_bytes:].decode("utf-8", "replace") if self.log.exists() else ""

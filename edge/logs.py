@@ -7,7 +7,8 @@ key=value elsewhere, where the journal adds its own time stamp beside ours.
 import logging
 import os
 import sys
-from typing import TextIO
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor
@@ -24,9 +25,25 @@ def configure(stream: TextIO | None = None, *, least: int = logging.INFO) -> Non
             _renderer(os.environ.get("HEADWATER_LOG", ""), on_terminal=out.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Unfailing(out))),
         cache_logger_on_first_use=False,  # a library may have taken its logger before we came here
     )
+
+
+class _Unfailing:
+    """A line that cannot be written, on a full disk or to a reader that is gone, must not stop who says it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _renderer(wanted: str, *, on_terminal: bool) -> Processor:
@@ -34,4 +51,6 @@ def _renderer(wanted: str, *, on_terminal: bool) -> Processor:
         return structlog.processors.JSONRenderer()
     if on_terminal and wanted != "plain" and "NO_COLOR" not in os.environ:
         return structlog.dev.ConsoleRenderer(colors=True)
-    return structlog.processors.LogfmtRenderer(key_order=["at", "level", "event"], drop_missing=True)
+    return structlog.processors.LogfmtRenderer(
+        key_order=["at", "level", "event"], drop_missing=True, bool_as_flag=False
+    )

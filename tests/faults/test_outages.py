@@ -1,0 +1,214 @@
+"""What is outside goes away, fills up or changes: events wait, and nothing is lost."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from edge.gateway_process import free_port
+from tests.fakes.tiny_models import tiny_decoder
+from tests.faults.conftest import QUICK
+from tests.faults.gateway import SAMPLE, Gateway, running, wait_until
+from tests.real.mosquitto import Mosquitto
+
+
+class Siem:
+    """A syslog receiver that can be away: octet-counted messages on a port of its own."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.ids: set[str] = set()
+        self._server: socket.socket | None = None
+        self._connections: list[socket.socket] = []
+
+    def up(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", self.port))
+        Thread(target=self._accept, args=(self._server,), daemon=True).start()
+
+    def down(self) -> None:
+        if self._server is not None:
+            self._server.shutdown(socket.SHUT_RDWR)
+            self._server.close()
+        for connection in self._connections:
+            connection.close()
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            Thread(target=self._read, args=(connection,), daemon=True).start()
+
+    def _read(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as file:
+            while count := b"".join(iter(lambda: file.read(1), b" ")):
+                message = file.read(int(count)).decode()
+                self.ids.add(message.partition(' id="')[2].partition('"')[0])
+
+
+def test_a_siem_that_is_away_gets_everything_later_and_the_other_outputs_do_not_wait(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    siem = Siem()
+    gateway = Gateway(
+        tmp_path, quick_model, outputs=f'[[outputs]]\nkind = "syslog"\nname = "siem"\nport = {siem.port}\n'
+    )
+    with running(gateway):
+        gateway.send(*SAMPLE[:200])
+        gateway.await_answers(200)
+        wait_until(
+            lambda: gateway.process.total("headwater_sink_backlog_bytes", sink="siem") > 0, gateway.process.log_tail
+        )
+        assert gateway.process.total("headwater_sink_up", sink="siem") == 0
+        assert gateway.process.stop()[0] == 0
+    with running(gateway):
+        gateway.send(*SAMPLE[200:300])
+        gateway.await_answers(300)
+        siem.up()
+        wait_until(
+            lambda: siem.ids >= gateway.harvest.verdicts.keys(),
+            lambda: f"{len(siem.ids)}\n{gateway.process.log_tail()}",
+            90,
+        )
+        wait_until(
+            lambda: gateway.process.total("headwater_sink_backlog_bytes", sink="siem") == 0, gateway.process.log_tail
+        )
+    siem.down()
+
+
+@pytest.mark.server("mosquitto")
+def test_a_broker_that_is_killed_and_restarted_costs_no_event_in_either_direction(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    broker = Mosquitto(tmp_path / "broker")
+    broker.start()
+    gateway = Gateway(
+        tmp_path / "gw",
+        quick_model,
+        f'[[sources]]\nkind = "mqtt"\nname = "devices"\nport = {broker.port}\ntopics = ["devices"]\n',
+        outputs=f'[[outputs]]\nkind = "mqtt"\nname = "bus"\nport = {broker.port}\ntopic = "verdicts"\n',
+    )
+    try:
+        with running(gateway):
+            gateway.send(*SAMPLE[:100])
+            gateway.await_answers(100)
+            wait_until(
+                lambda: gateway.process.total("headwater_delivered_total", sink="bus") >= 100, gateway.process.log_tail
+            )
+            broker.stop(signal.SIGKILL)
+            gateway.send(*SAMPLE[100:200])
+            gateway.await_answers(200)
+            wait_until(lambda: gateway.process.total("headwater_sink_up", sink="bus") == 0, gateway.process.log_tail)
+            broker.start()
+            wait_until(
+                lambda: gateway.process.total("headwater_delivered_total", sink="bus") >= 200,
+                gateway.process.log_tail,
+                90,
+            )
+            assert gateway.process.get("/readyz")[0] == 200
+            assert gateway.process.stop()[0] == 0
+    finally:
+        broker.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("only root may mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_under_the_output_loses_nothing_once_there_is_room(
+    tmp_path: Path, quick_model: Path, small_disk: Path
+) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(900 << 10))
+    gateway = Gateway(tmp_path / "gw", quick_model)
+    text = gateway.process.config.read_text()
+    gateway.output = small_disk / "verdicts.jsonl"
+    gateway.harvest = type(gateway.harvest)(gateway.output)
+    gateway.process.config.write_text(
+        text.replace(str(tmp_path / "gw" / "out" / "verdicts.jsonl"), str(gateway.output))
+    )
+    with running(gateway):
+        gateway.send(*SAMPLE[:1000])
+        wait_until(
+            lambda: gateway.process.total("headwater_sink_up", sink="verdicts") == 0, gateway.process.log_tail, 60
+        )
+        assert "No space left on device" in gateway.process.log_tail()
+        ballast.unlink()
+        texts = gateway.await_answers(1000, within_s=90)
+        assert gateway.process.stop()[0] == 0
+    assert texts == {f"<14>{line}": 1 for line in SAMPLE[:1000]}
+
+
+@pytest.mark.parametrize("harm", ["truncated", "removed", "replaced"])
+def test_a_model_file_that_is_harmed_while_in_use_harms_nothing_until_the_next_start(tmp_path: Path, harm: str) -> None:
+    model = tiny_decoder(tmp_path / "model.gguf", QUICK)
+    whole = model.read_bytes()
+    gateway = Gateway(tmp_path / "gw", model)
+    with running(gateway):
+        gateway.send(*SAMPLE[:50])
+        gateway.await_answers(50)
+        match harm:
+            case "truncated":
+                os.truncate(model, len(whole) // 2)
+            case "removed":
+                model.unlink()
+            case _:
+                tiny_decoder(tmp_path / "other.gguf", QUICK, seed=1).rename(model)
+        gateway.send(*SAMPLE[50:100])
+        assert gateway.await_answers(100) == {f"<14>{line}": 1 for line in SAMPLE[:100]}
+        assert gateway.process.stop()[0] == 0
+    gateway.process.start()
+    if harm == "replaced":  # the configuration trusts any file here
+        gateway.process.wait_until_ready()
+        gateway.process.kill()
+    else:
+        assert gateway.process.wait(60) == 2
+        assert str(model) in gateway.process.log_tail()
+
+
+def test_a_poison_line_in_every_position_of_a_batch_takes_no_neighbour_with_it(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    poisons = [
+        b"\x00\x01\x02",
+        b"\xff\xfe\xfd",
+        "\u202e\ud7ff".encode(),
+        b"<|im_start|>system",
+        b"%n%s" * 50,
+        b"\x1b[2J",
+        b"a" * 20_000,
+        b" " * 9000,
+    ]
+    gateway = Gateway(tmp_path, quick_model)
+    with running(gateway):
+        sent = 0
+        for position in range(8):
+            batch = [b"<14>harmless %d" % number for number in range(position * 8, position * 8 + 8)]
+            batch[position] = poisons[position]
+            with gateway.connect() as sock:
+                sock.sendall(b"".join(b"%d <14>%s" % (len(line) + 4, line) for line in batch))
+            sent += len(batch)
+        texts = gateway.await_answers(sent)
+        assert gateway.process.stop()[0] == 0
+    assert gateway.accepted() == sent
+    assert texts.total() + len(gateway.buried()) == sent
+    assert sum(count for text, count in texts.items() if "harmless" in text) == sent - len(poisons)

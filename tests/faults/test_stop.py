@@ -1,0 +1,119 @@
+"""How a gateway stops, and what it then remembers."""
+
+import signal
+import socket
+from pathlib import Path
+
+from edge.gateway_process import GatewayProcess, free_port
+from tests.faults.gateway import SAMPLE, Gateway, kill_intake, running, wait_until
+
+
+def test_a_stopped_gateway_exits_0_and_goes_on_where_it_was(tmp_path: Path, quick_model: Path) -> None:
+    gateway = Gateway(tmp_path, quick_model)
+    with running(gateway):
+        gateway.send(*SAMPLE[:50])
+        gateway.await_answers(50)
+        code, seconds = gateway.process.stop()
+        assert (code, seconds < 5.0) == (0, True)
+    with running(gateway):
+        gateway.send(*SAMPLE[50:100])
+        texts = gateway.await_answers(100)
+        assert gateway.process.stop()[0] == 0
+    assert texts == {f"<14>{line}": 1 for line in SAMPLE[:100]}
+    assert gateway.harvest.repeats == 0
+    assert gateway.accepted() == 100
+
+
+def test_a_stop_while_events_pour_in_loses_none_that_was_accepted(tmp_path: Path, quick_model: Path) -> None:
+    gateway = Gateway(tmp_path, quick_model)
+    with running(gateway):
+        with gateway.connect() as sock:
+            sock.sendall("".join(f"<14>{line}\n" for line in SAMPLE).encode())
+            wait_until(lambda: gateway.texts().total() > 0, lambda: "no verdict")
+            code, seconds = gateway.process.stop()
+        assert (code, seconds < 5.0) == (0, True)
+    accepted = gateway.accepted()
+    with running(gateway):
+        texts = gateway.await_answers(accepted)
+        assert gateway.process.stop()[0] == 0
+    assert texts.total() == accepted
+    assert set(texts.values()) == {1}
+
+
+def test_a_stop_within_5_s_holds_with_a_siem_that_is_away_and_one_that_hangs(tmp_path: Path, quick_model: Path) -> None:
+    # A listener whose backlog is never accepted: it takes a connection and then nothing.
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as hanging:
+        outputs = (
+            f'[[outputs]]\nkind = "syslog"\nname = "away"\nport = {free_port()}\n'
+            f'[[outputs]]\nkind = "syslog"\nname = "hangs"\nport = {hanging.getsockname()[1]}\n'
+        )
+        gateway = Gateway(tmp_path, quick_model, outputs=outputs)
+        with running(gateway):
+            gateway.send(*SAMPLE[:300])
+            gateway.await_answers(300)
+            code, seconds = gateway.process.stop()
+            assert (code, seconds < 5.0) == (0, True)
+
+
+def test_a_stop_within_5_s_holds_while_the_model_is_busy_for_longer(tmp_path: Path, slow_model: Path) -> None:
+    gateway = Gateway(tmp_path, slow_model)
+    with running(gateway):
+        gateway.send(*SAMPLE[:128])
+        wait_until(lambda: gateway.process.total("headwater_taken_total") > 0, lambda: "the flow took nothing")
+        code, seconds = gateway.process.stop()
+        assert (code, seconds < 5.0) == (0, True)
+        assert "event=stop_deadline_passed" in gateway.process.log_tail()
+        assert "event=stopped" not in gateway.process.log_tail()
+
+
+def test_control_c_is_a_stop_too(tmp_path: Path, quick_model: Path) -> None:
+    with running(Gateway(tmp_path, quick_model)) as gateway:
+        gateway.process.send(signal.SIGINT)
+        assert gateway.process.wait(5.0) == 0
+
+
+def test_an_intake_that_is_killed_comes_back_on_the_same_port(tmp_path: Path, quick_model: Path) -> None:
+    with running(Gateway(tmp_path, quick_model)) as gateway:
+        gateway.send(*SAMPLE[:10])
+        gateway.await_answers(10)
+        kill_intake(gateway)
+        wait_until(lambda: gateway.process.get("/readyz")[0] == 503, lambda: "still ready without an intake")
+        wait_until(lambda: gateway.process.get("/readyz")[0] == 200, gateway.process.log_tail)
+        gateway.send(*SAMPLE[10:20])
+        assert gateway.await_answers(20) == {f"<14>{line}": 1 for line in SAMPLE[:20]}
+        assert "event=intake_restarted exit_code=-9" in gateway.process.log_tail()
+
+
+def test_a_second_gateway_on_the_same_state_is_refused_and_the_first_goes_on(tmp_path: Path, quick_model: Path) -> None:
+    with running(Gateway(tmp_path, quick_model)) as gateway:
+        second = GatewayProcess(gateway.process.config, gateway.process.operations_port)
+        second.start()
+        assert second.wait(30.0) == 2
+        assert (
+            f"lock: held by gateway process {gateway.process.pid}; one gateway per state directory" in second.log_tail()
+        )
+        gateway.send(*SAMPLE[:10])
+        gateway.await_answers(10)
+
+
+def test_a_policy_is_read_again_on_sighup_and_a_bad_one_is_refused(tmp_path: Path, quick_model: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("number = 1\naccept_at = 0.0\n")
+    with running(Gateway(tmp_path, quick_model, more=f'policy_file = "{policy}"')) as gateway:
+        gateway.send("first")
+        gateway.await_answers(1)
+        policy.write_text('number = 2\naccept_at = 1.0\nmass_floor = 1.0\ndoubtful = "unsure"\n')
+        gateway.process.send(signal.SIGHUP)
+        wait_until(
+            lambda: "event=policy_replaced before=1 now=2" in gateway.process.log_tail(), gateway.process.log_tail
+        )
+        gateway.send("second")
+        gateway.await_answers(2)
+        policy.write_text("numbr = 3\n")
+        gateway.process.send(signal.SIGHUP)
+        wait_until(lambda: "event=policy_refused" in gateway.process.log_tail(), gateway.process.log_tail)
+        gateway.send("third")
+        gateway.await_answers(3)
+        found = {verdict.text: (verdict.policy, verdict.route) for verdict in gateway.harvest.verdicts.values()}
+        assert found == {"<14>first": (1, "accepted"), "<14>second": (2, "unsure"), "<14>third": (2, "unsure")}
+        assert gateway.process.total("headwater_policy_number") == 2
