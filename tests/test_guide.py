@@ -1,4 +1,4 @@
-"""The gateway's guide says what the gateway does: every key with its default, every metric, every reason."""
+"""The documents are true: links lead somewhere, and the guide has every key, default, metric and reason."""
 
 import re
 from pathlib import Path
@@ -53,6 +53,16 @@ def default(field: msgspec.structs.FieldInfo) -> str:
 
 def keys(kind: type[msgspec.Struct]) -> dict[str, str]:
     return {field.name: default(field) for field in msgspec.structs.fields(kind)}
+
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_within_the_repository_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (document.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
