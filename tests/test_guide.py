@@ -122,3 +122,10 @@ def test_the_guide_has_every_reason_that_the_code_knows() -> None:
     reasons = {reason for found in calls.findall(sources) for reason in found if reason}
 
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in GUIDE] == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+
+    assert sorted(set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", index))) == sorted(p.name for p in folder.glob("0*.md"))
