@@ -33,6 +33,7 @@ _KEEPALIVE_S = 30  # a broker that hangs is noticed within a minute
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 1, 60
 _PACKET_MAX_BYTES = 1 << 20  # the broker does not send us what is larger, and MQTT has it tell nobody
 _ROOM_S = 0.5
+_GOODBYE_S = 1.0
 _QOS = 1
 _ENDS = b"\r\n\0"
 
@@ -92,6 +93,7 @@ class MqttSubscriber:
         }
         self._waiting: dict[int, bytes] = {}  # handed over and not on disk yet
         self._stopping = threading.Event()
+        self._disconnected = threading.Event()
         self._problem = ""
         self._client = self._build_client()
 
@@ -111,9 +113,11 @@ class MqttSubscriber:
         self._stopping.set()
 
     def close(self) -> None:
-        """Disconnect, after what is on disk has been acknowledged."""
+        """Disconnect, after what is on disk has been acknowledged; paho's thread ends by itself."""
+        connected = self._client.is_connected()
         self._client.disconnect()
-        self._client.loop_stop()
+        if connected:  # else it may sit in a connect that takes seconds to fail
+            self._disconnected.wait(_GOODBYE_S)
 
     def _build_client(self) -> Client:
         client = Client(CallbackAPIVersion.VERSION2, client_id=self._source.client_id, protocol=MQTTv5, manual_ack=True)
@@ -164,6 +168,7 @@ class MqttSubscriber:
         _properties: Properties | None,
     ) -> None:
         if self._stopping.is_set():
+            self._disconnected.set()
             return
         self._commit.happened(self._source.name, "disconnects")
         said = str(reason)

@@ -20,6 +20,7 @@ from msgspec import Struct
 from models.contracts.errors import UnavailableError
 from models.contracts.scalars import UnixMillis
 
+_FORMAT = "1"  # of the tables and of what is in `body`
 _ROW_BYTES = 64  # what a row costs besides its body
 _LEFT_FREE_BYTES = 16 << 20  # of the disk: trims and checkpoints need room to make room
 _PAGE_BYTES = 8192
@@ -301,6 +302,8 @@ class SpoolReader:
 
 def _open(path: Path, synchronous: str) -> sqlite3.Connection:
     try:
+        # Events are nobody else's to read; SQLite gives the log beside it the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         _enter_wal(db)
@@ -313,6 +316,8 @@ def _open(path: Path, synchronous: str) -> sqlite3.Connection:
                 db.execute(statement)
             # Tells a spool from another one that took its place: positions in one mean nothing in the other.
             db.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (secrets.token_hex(4),))
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (_FORMAT,))
+            (found,) = db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         directory = os.open(path.parent, os.O_RDONLY)
         os.fsync(directory)
         os.close(directory)
@@ -320,6 +325,11 @@ def _open(path: Path, synchronous: str) -> sqlite3.Connection:
         raise UnavailableError(
             f"spool {path}: cannot be opened: {error}; look at the disk, the directory and its owner"
         ) from error
+    if found != _FORMAT:
+        raise UnavailableError(
+            f"spool {path}: found format {found}, wanted {_FORMAT}; let the version that wrote it empty it, or move "
+            "it away"
+        )
     return db
 
 

@@ -52,7 +52,7 @@ def load_identity(
     for path, what in ((certificate, "certificate"), (key, "key")):
         _check_readable(where, path, what)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # else OpenSSL asks on the terminal, and waits
     except ssl.SSLError as error:
         reason = error.reason or str(error)
         if "KEY_VALUES_MISMATCH" in reason:

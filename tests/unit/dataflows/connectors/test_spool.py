@@ -156,6 +156,22 @@ def test_a_file_that_is_no_spool_is_refused(path: Path) -> None:
         Spool(path, LIMIT)
 
 
+def test_a_spool_of_another_version_is_left_alone(path: Path) -> None:
+    Spool(path, LIMIT).close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
+
+    with pytest.raises(UnavailableError, match="found format 2, wanted 1"):
+        SpoolReader(path)
+
+
+def test_nobody_else_may_read_the_events(path: Path) -> None:
+    spool = Spool(path, LIMIT)
+    spool.append([arrival(b"a")])
+
+    assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
+
+
 def test_a_row_that_does_not_decode_is_an_outage_and_not_skipped(path: Path) -> None:
     spool, reader = Spool(path, LIMIT), SpoolReader(path)
     spool.append([arrival(b"a"), arrival(b"b")])

@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from dataflows.connectors.tls import client_context, server_context
 from models.contracts.errors import ConfigError
@@ -61,6 +67,15 @@ def test_a_key_of_another_certificate_is_refused(files: Files) -> None:
     _, key = files.identity("other")
     with pytest.raises(ConfigError, match="does not belong to certificate"):
         server_context("source `tls`", certificate, key)
+
+
+def test_a_key_under_a_passphrase_is_refused_and_not_asked_for(files: Files) -> None:
+    certificate, key = files.identity("one")
+    sealed = load_pem_private_key(Path(key).read_bytes(), None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    with pytest.raises(ConfigError, match="the key without a passphrase"):
+        server_context("source `tls`", certificate, files.write("sealed.key", sealed))
 
 
 def test_a_missing_file_is_named(files: Files) -> None:
