@@ -33,13 +33,12 @@ SPOOL_FILE = "spool.sqlite3"
 _ENVELOPE_MAX_BYTES = 64 << 10
 _SPOOL_LEAST_BYTES = 1 << 20  # several rows of the largest size, so that writing and trimming take turns
 
+log = structlog.get_logger()
+
 
 def spool_path(config: cfg.Config) -> Path:
     """Where the intake writes and the flow reads."""
     return Path(config.gateway.state_dir) / SPOOL_FILE
-
-
-log = structlog.get_logger()
 
 
 class _Part(Protocol):
@@ -185,8 +184,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("config", type=Path, help="the gateway's configuration")
     parser.add_argument("--lifeline", type=int, default=None, metavar="FD", help="end when this pipe does")
     options = parser.parse_args(arguments)
-    # Control-C reaches the whole terminal's group; the gateway decides when we end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Control-C and a hang-up reach the whole terminal's group; the gateway decides when we end.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)

@@ -143,8 +143,8 @@ class Spool:
         sizes = [len(body) + _ROW_BYTES for body in bodies]
         if bodies and not self._disk_takes(sum(sizes)):
             raise UnavailableError(
-                f"spool {self._path}: {_free_bytes(self._path)} bytes are free on its disk, {self._left_free_bytes} "
-                "are left for the flow to make room with; will try again"
+                f"spool {self._path}: its disk is full but for the {self._left_free_bytes} bytes that the flow needs "
+                "to make room with; will try again"
             )
         with _transaction(self._db, self._path):
             (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
@@ -165,7 +165,10 @@ class Spool:
 
     def takes(self, count: int) -> bool:
         """Whether an arrival of some `count` bytes is likely to fit now."""
-        (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
+        try:
+            (held,) = self._db.execute("SELECT bytes FROM level").fetchone()
+        except sqlite3.Error:
+            return False
         fits: bool = held + count + _ROW_BYTES <= self._max_bytes
         return fits and self._disk_takes(count)
 
@@ -200,12 +203,16 @@ class Spool:
 
     def _disk_takes(self, count: int) -> bool:
         twice = 2 * count  # once in the log, once in the file
-        if _free_bytes(self._path) >= self._left_free_bytes + twice:
-            return True
-        # The file does not shrink: what was trimmed is room inside it, and the disk looks as full as before.
-        (pages,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        try:
+            free = _free_bytes(self._path)
+            if free >= self._left_free_bytes + twice:
+                return True
+            # The file does not shrink: what was trimmed is room inside it, and the disk looks as full as before.
+            (pages,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        except (OSError, sqlite3.Error):
+            return False
         reusable: int = pages * _PAGE_BYTES
-        return reusable >= twice + _PAGE_BYTES and _free_bytes(self._path) >= self._left_free_bytes // 2 + twice
+        return reusable >= twice + _PAGE_BYTES and free >= self._left_free_bytes // 2 + twice
 
     def _write_notes(self, arrivals: Sequence[Arrival], notes: Notes) -> None:
         events: dict[tuple[str, str], int] = {}
@@ -279,14 +286,22 @@ class SpoolReader:
         return (last + 1 if first is None else first), last + 1
 
     def status(self) -> SpoolStatus:
-        """Say how full it is and what has been counted; callable from any one thread at a time."""
-        held, refusing = self._db.execute("SELECT bytes, refusing FROM level").fetchone()
-        oldest = self._db.execute("SELECT received_at_ms FROM arrivals ORDER BY seq LIMIT 1").fetchone()
+        """Say how full it is and what has been counted; callable from any one thread at a time.
+
+        Raises:
+            UnavailableError: the disk does not let us.
+        """
+        try:
+            held, refusing = self._db.execute("SELECT bytes, refusing FROM level").fetchone()
+            oldest = self._db.execute("SELECT received_at_ms FROM arrivals ORDER BY seq LIMIT 1").fetchone()
+            counters = self._counters()
+        except sqlite3.Error as error:
+            raise UnavailableError(f"spool {self._path}: its state cannot be read: {error}") from error
         return SpoolStatus(
             bytes=held,
             refusing=bool(refusing),
             oldest_received_at_ms=None if oldest is None else oldest[0],
-            counters=self._counters(),
+            counters=counters,
         )
 
     def close(self) -> None:

@@ -50,8 +50,8 @@ def test_what_was_sent_just_before_the_end_is_on_disk_after_it(tmp_path: Path) -
     assert intake.records() == [b"%d" % n for n in range(1000)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_ends_it_and_control_c_does_not(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_sigterm_ends_it_and_what_a_terminal_sends_to_all_does_not(tmp_path: Path, number: signal.Signals) -> None:
     with running(IntakeProcess(tmp_path, UDP)) as intake:
         assert intake.process is not None
         intake.process.send_signal(number)

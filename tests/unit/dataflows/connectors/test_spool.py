@@ -215,7 +215,7 @@ def test_a_full_disk_is_an_outage_that_ends_by_itself(path: Path) -> None:
 def test_what_is_to_be_left_free_of_a_disk_is_left_to_trims(path: Path) -> None:
     spool = Spool(path, LIMIT, left_free_bytes=1 << 60)
 
-    with pytest.raises(UnavailableError, match=f"{1 << 60} are left for the flow"):
+    with pytest.raises(UnavailableError, match=f"full but for the {1 << 60} bytes that the flow needs"):
         spool.append([arrival(b"b")])
     spool.refuse(Notes(losses={("udp", "disk"): 1}))
 
