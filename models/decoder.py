@@ -16,7 +16,7 @@ from models.calibration import calibrate
 from models.contracts.errors import ConfigError, UntrustedError
 from models.contracts.opinion import Opinion
 from models.contracts.release import Release
-from models.labels import Float64s, LabelTree, answer_log_probabilities
+from models.labels import Float64s, LabelTree, log_totals
 from models.lane import Lane
 from models.llama import Model
 from models.prompt import frame
@@ -36,14 +36,6 @@ class _Suffix(Struct, frozen=True):
     tokens: Int32s
     body: str  # the text as the model reads it; a line end stands where it was cut
     truncated: bool
-
-
-class _Reading(Struct, frozen=True):
-    """What was read behind one distinct text."""
-
-    log_probabilities: Float64s
-    fields: dict[str, tuple[str, ...]]
-    ungrounded: int
 
 
 class DecoderClassifier:
@@ -66,7 +58,7 @@ class DecoderClassifier:
         self._frame = frame(release.prompt, task, vocabulary, model.chat_template)
         spellings = [[vocabulary.encode(lead + name) for lead in self._frame.answer_leads] for name in task.label_names]
         self._labels = LabelTree(task.label_names, spellings)
-        self._label_tokens = [ways[-1] for ways in spellings]
+        self._label_tokens = {name: ways[0] for name, ways in zip(task.label_names, spellings, strict=True)}
         self._program = None
         if task.fields and task.fields_for:
             self._program = FieldProgram(task, vocabulary.encode, vocabulary.token_of_piece, vocabulary.pieces)
@@ -86,6 +78,11 @@ class DecoderClassifier:
     def release(self) -> Release:
         return self._release
 
+    @property
+    def tokens_decoded(self) -> int:
+        """Counts the tokens that went through the model, for whoever measures it."""
+        return sum(lane.decoded for lane in self._lanes)
+
     def classify(self, texts: Sequence[str]) -> list[Opinion]:
         """Return one opinion per text, in order."""
         with self._lock:  # a lane is one thread's at a time
@@ -99,21 +96,22 @@ class DecoderClassifier:
             self._model.close()
 
     def _classify(self, texts: Sequence[str]) -> list[Opinion]:
-        suffixes = [self._suffix(text) for text in texts]
-        by_tokens = {suffix.tokens.tobytes(): place for place, suffix in enumerate(suffixes)}
-        distinct = list(by_tokens.values())
-        order = [distinct[i] for i in order_of([suffixes[place].tokens for place in distinct])]
-        ranges = shares([len(suffixes[place].tokens) for place in order], len(self._lanes))
-        parts = [[suffixes[place] for place in order[begin:end]] for begin, end in ranges]
+        suffixes = {text: self._suffix(text) for text in dict.fromkeys(texts)}
+        # Different texts may be the same once they are cut.
+        distinct = list({suffix.tokens.tobytes(): suffix for suffix in suffixes.values()}.values())
+        ordered = [distinct[i] for i in order_of([suffix.tokens for suffix in distinct])]
+        ranges = shares([len(suffix.tokens) for suffix in ordered], len(self._lanes))
+        parts = [ordered[begin:end] for begin, end in ranges]
         if self._pool is None or len(parts) == 1:
             answers = [self._read(lane, part) for lane, part in zip(self._lanes, parts, strict=False)]
         else:
             answers = list(self._pool.map(self._read, self._lanes, parts))
-        readings = dict(zip(order, (reading for answer in answers for reading in answer), strict=True))
-        return [
-            self._opinion(readings[by_tokens[suffix.tokens.tobytes()]], truncated=suffix.truncated)
-            for suffix in suffixes
-        ]
+        opinions = {
+            suffix.tokens.tobytes(): opinion
+            for part, answer in zip(parts, answers, strict=True)
+            for suffix, opinion in zip(part, answer, strict=True)
+        }
+        return [opinions[suffixes[text].tokens.tobytes()] for text in texts]
 
     def _suffix(self, text: str) -> _Suffix:
         vocabulary, limit = self._model.vocabulary, self._event_tokens
@@ -127,12 +125,13 @@ class DecoderClassifier:
             tokens = token_ends[0] + token_ends[1]
         return _Suffix(np.array([*tokens, *self._frame.after], np.int32), "\n".join(ends), len(ends) > 1)
 
-    def _read(self, lane: Lane, part: Sequence[_Suffix]) -> list[_Reading]:
-        """Read sorted, distinct texts on one lane."""
-        labels = self._read_labels(lane, [suffix.tokens for suffix in part])
+    def _read(self, lane: Lane, part: Sequence[_Suffix]) -> list[Opinion]:
+        """Read sorted, distinct texts on one lane: all labels first, then fields where they are wanted."""
         return [
-            self._read_fields(lane, suffix, log_probabilities)
-            for suffix, log_probabilities in zip(part, labels, strict=True)
+            self._opinion(lane, suffix, log_probabilities)
+            for suffix, log_probabilities in zip(
+                part, self._read_labels(lane, [suffix.tokens for suffix in part]), strict=True
+            )
         ]
 
     def _read_labels(self, lane: Lane, texts: Sequence[Int32s]) -> list[Float64s]:
@@ -146,28 +145,30 @@ class DecoderClassifier:
         order = order_of([tokens for _, _, tokens in asked]) if len(questions) > 1 else range(len(asked))
         answers: list[list[Float64s]] = [[np.empty(0)] * len(questions) for _ in texts]
         for begin, logits in lane.read([asked[i][2] for i in order]):
-            for row, i in zip(logits, order[begin : begin + len(logits)], strict=True):
+            totals = log_totals(logits)
+            for row, total, i in zip(logits, totals, order[begin : begin + len(logits)], strict=True):
                 text, place, _ = asked[i]
-                answers[text][place] = answer_log_probabilities(row[None], questions[place].answers)[0]
+                answers[text][place] = row[questions[place].answers] - total
         return [self._labels.read(answer) for answer in answers]
 
-    def _read_fields(self, lane: Lane, suffix: _Suffix, log_probabilities: Float64s) -> _Reading:
-        label = int(np.argmax(calibrate(log_probabilities, self._release.calibration)))
-        if self._program is None or self._release.task.label_names[label] not in self._release.task.fields_for:
-            return _Reading(log_probabilities, {}, 0)
+    def _opinion(self, lane: Lane, suffix: _Suffix, log_probabilities: Float64s) -> Opinion:
+        probabilities = calibrate(log_probabilities, self._release.calibration)
+        label = self._release.task.label_names[probabilities.index(max(probabilities))]
+        fields, ungrounded = self._read_fields(lane, suffix, label)
+        return Opinion(
+            probabilities=probabilities,
+            label_mass=min(1.0, float(np.exp(log_probabilities).sum())),
+            fields=fields,
+            truncated=suffix.truncated,
+            ungrounded=ungrounded,
+        )
+
+    def _read_fields(self, lane: Lane, suffix: _Suffix, label: str) -> tuple[dict[str, tuple[str, ...]], int]:
+        if self._program is None or label not in self._release.task.fields_for:
+            return {}, 0
         transcript = self._program.begin(suffix.body)
         lane.write([*suffix.tokens.tolist(), *self._label_tokens[label]], transcript)
-        fields, ungrounded = transcript.values()
-        return _Reading(log_probabilities, fields, ungrounded)
-
-    def _opinion(self, reading: _Reading, *, truncated: bool) -> Opinion:
-        return Opinion(
-            probabilities=calibrate(reading.log_probabilities, self._release.calibration),
-            label_mass=min(1.0, float(np.exp(reading.log_probabilities).sum())),
-            fields=reading.fields,
-            truncated=truncated,
-            ungrounded=reading.ungrounded,
-        )
+        return transcript.values()
 
 
 def _ends(whole: T, limit: int) -> list[T]:

@@ -76,15 +76,14 @@ def _shortest(ways: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     return sorted(way for way in distinct if not any(way[:depth] in distinct for depth in range(len(way))))
 
 
-def answer_log_probabilities(logits: npt.NDArray[np.float32], answers: npt.NDArray[np.int32]) -> Float64s:
-    """Return the log-probabilities of some tokens under the full softmax, one row per row of logits.
+def log_totals(logits: npt.NDArray[np.float32]) -> Float64s:
+    """Return the log of each row's sum of exponentials: a logit minus it is a log-probability under the full softmax.
 
     Raises:
         InputError: the model answers with something that is no number.
     """
     top = logits.max(axis=1, keepdims=True)
-    total = np.log(np.exp(logits - top).sum(axis=1, dtype=np.float64))
-    chosen: Float64s = (logits[:, answers] - top).astype(np.float64) - total[:, None]
-    if not np.isfinite(total).all() or np.isnan(chosen).any():
+    if not np.isfinite(top).all():  # NaN wins any maximum
         raise InputError("the model's logits are not numbers; its weights are damaged, or this text breaks it")
-    return chosen
+    totals: Float64s = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1, dtype=np.float64))
+    return totals

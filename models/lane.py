@@ -26,6 +26,11 @@ class Lane:
         self._many.keep(before)
         self._scribe = Scribe(self._few)
 
+    @property
+    def decoded(self) -> int:
+        """Tokens that were decoded since it was opened, the instruction's among them."""
+        return self._few.decoded + self._many.decoded
+
     def read(self, texts: Sequence[Int32s]) -> Iterator[tuple[int, Logits]]:
         """Yield the logits behind texts that are sorted, distinct and not empty, a stretch of them at a time.
 

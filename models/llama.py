@@ -255,6 +255,7 @@ class Context:
         parameters.no_perf = True
         self.model, self.cells, self.rows, self.sequences = model, cells, rows, sequences
         self.kept = 0
+        self.decoded = 0  # tokens since it was opened
         self._lock = threading.Lock()
         _said.clear()
         self._handle = native.llama_init_from_model(model.handle, parameters)
@@ -320,6 +321,7 @@ class Context:
         if code:
             reason = {1: "no room in the key-value cache", 2: "aborted", -1: "a bad batch"}.get(code, "failed")
             raise UnavailableError(f"{self.model.path}: decode of {rows} rows: {reason} ({code}): {_last_words()}")
+        self.decoded += rows
 
 
 class Encoder:

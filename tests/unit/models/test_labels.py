@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.contracts.errors import InputError, UntrustedError
-from models.labels import LabelTree, answer_log_probabilities
+from models.labels import LabelTree, log_totals
 
 
 def test_labels_that_differ_at_once_are_one_question() -> None:
@@ -50,15 +50,16 @@ def test_labels_that_the_vocabulary_cannot_tell_apart_are_refused(
         LabelTree(["low", "low-risk"], spellings)
 
 
-def test_log_probabilities_are_shares_of_the_full_softmax() -> None:
+def test_a_logit_minus_the_total_is_its_share_of_the_full_softmax() -> None:
     logits = np.array([[1.0, 2.0, 3.0, 700.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
 
-    found = np.exp(answer_log_probabilities(logits, np.array([3, 1])))
+    shares = np.exp(logits - log_totals(logits)[:, None])
 
-    assert found[0].tolist() == pytest.approx([1, 0])
-    assert found[1].tolist() == pytest.approx([0.25, 0.25])
+    assert shares[0].tolist() == pytest.approx([0, 0, 0, 1])
+    assert shares[1].tolist() == pytest.approx([0.25] * 4)
 
 
-def test_logits_that_are_no_numbers_are_refused_and_not_passed_on() -> None:
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_refused_and_not_passed_on(wrong: float) -> None:
     with pytest.raises(InputError, match="not numbers"):
-        answer_log_probabilities(np.array([[1.0, np.nan]], np.float32), np.array([0]))
+        log_totals(np.array([[1.0, wrong]], np.float32))

@@ -1,0 +1,141 @@
+"""The other ways to label an event with the same GGUF, each written as its good users write it. One thread each."""
+
+import http.client
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llama_cpp import Llama, LlamaGrammar
+
+from bench.vendored import server
+from models.contracts.task import Task
+from models.fields import ABSENT, field_literal
+from models.llama import Attention, Batch, Context, Model
+
+CONTEXT_TOKENS = 1024
+_START_S = 60
+_VALUE_CHARACTERS = 40  # what a careful grammar lets a value be
+
+
+class HighLevel:
+    """llama-cpp-python's `Llama`, one event a call; it reuses the prefix that two calls share by itself."""
+
+    def __init__(self, model: Path, before: str, after: str) -> None:
+        self._llama = Llama(str(model), n_ctx=CONTEXT_TOKENS, n_threads=1, n_threads_batch=1, verbose=False)
+        self._before, self._after = before, after
+
+    def complete(self, events: Sequence[str], **options: Any) -> None:
+        for event in events:
+            self._llama.create_completion(f"{self._before}{event}{self._after}", temperature=0.0, **options)
+
+    def close(self) -> None:
+        self._llama.close()
+
+
+def label_grammar(task: Task) -> LlamaGrammar:
+    """Return a grammar of JSON with a label and a confidence; tight, so that it cannot wander."""
+    labels = " | ".join(f'"\\"{name}\\""' for name in task.label_names)
+    return LlamaGrammar.from_string(
+        f'root ::= "{{\\"label\\":" ({labels}) ",\\"confidence\\":0." [0-9] [0-9] "}}"', verbose=False
+    )
+
+
+def fields_grammar(task: Task) -> LlamaGrammar:
+    """Return a grammar of just what our own transcript is: the peer writes the same bytes, token by token."""
+    rules, lines = [], []
+    for number, field in enumerate(task.fields):
+        value = f"[^;\\n] [^;\\n]{{0,{_VALUE_CHARACTERS - 1}}}"
+        if field.kind == "choice":
+            value = " | ".join(f'"{choice}"' for choice in (*field.choices, ABSENT))
+        more = f'(";" " " value{number}){{0,{field.max_values - 1}}}' if field.max_values > 1 else ""
+        rules.append(f"value{number} ::= {value}")
+        lines.append(f'"{field_literal(field)} " value{number} {more}'.replace("\n", "\\n"))
+    with_fields = " | ".join(f'" {name}"' for name in task.fields_for)
+    others = [f'" {name}"' for name in task.label_names if name not in task.fields_for]
+    root = f'root ::= ({" | ".join(others)}) "\\n" | ({with_fields}) {" ".join(lines)} "\\n"'
+    return LlamaGrammar.from_string("\n".join([root, *rules]), verbose=False)
+
+
+class Server:
+    """llama-server over loopback with keep-alive: one client a slot, the prompt's prefix cached."""
+
+    def __init__(self, model: Path, before: str, after: str, slots: int) -> None:
+        self._before, self._after, self._slots = before, after, slots
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        command = [
+            str(server()), "-m", str(model), "-t", "1", "-tb", "1", "-np", str(slots),
+            "-c", str(CONTEXT_TOKENS * slots), "--host", "127.0.0.1", "--port", str(self._port),
+        ]  # fmt: skip
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._local = threading.local()
+        self._clients = ThreadPoolExecutor(slots)
+        self._wait()
+
+    def one_token(self, events: Sequence[str]) -> None:
+        list(self._clients.map(self._ask, events))
+
+    def close(self) -> None:
+        self._clients.shutdown()
+        self._process.terminate()
+        self._process.wait(timeout=_START_S)
+
+    def _ask(self, event: str) -> None:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_START_S)
+            self._local.connection.connect()
+            self._local.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        body = json.dumps(
+            {
+                "prompt": f"{self._before}{event}{self._after}",
+                "n_predict": 1,
+                "n_probs": 5,
+                "temperature": 0,
+                "cache_prompt": True,
+            }
+        )
+        self._local.connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
+        response = self._local.connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != http.client.OK:
+            raise RuntimeError(f"llama-server answered {response.status}: {answer}")
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            with suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=1)
+                connection.request("GET", "/health")
+                if connection.getresponse().status == http.client.OK:
+                    return
+            time.sleep(0.05)
+        self._process.kill()
+        raise RuntimeError(f"llama-server did not answer on port {self._port} in {_START_S} s")
+
+
+class BarePrompts:
+    """llama.cpp's own speed: prompts of 64 tokens with nothing in front of them, one after the other."""
+
+    tokens = 64
+    prompts = 4  # a run
+
+    def __init__(self, model: Model, attention: Attention) -> None:
+        self._context = Context(model, cells=256, rows=self.tokens, sequences=1, attention=attention)
+        self._batch = Batch(self.tokens)
+        self._batch.token[:] = np.random.default_rng(0).integers(0, 256, self.tokens)
+        self._batch.position[:] = np.arange(self.tokens)
+        self._batch.wanted[-1] = 1
+
+    def run(self, _: Sequence[str]) -> None:
+        for _prompt in range(self.prompts):
+            self._context.forget(0, 0)
+            self._context.decode(self._batch, 0, self.tokens)
