@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event as Flag
@@ -63,25 +65,27 @@ def _measured() -> dict[str, float]:
         return measured
 
 
-def _lines() -> list[bytes]:
+def _records() -> Iterator[bytes]:
+    """Each file's lines in their order, again and again, one file after the other: as a source sends them."""
     files = sorted(_REAL_LINES.glob("*.log")) or [_SAMPLE]
-    return [line for file in files for line in file.read_bytes().splitlines() if line.strip()]
+    for file in files:
+        lines = [line for line in file.read_bytes().splitlines() if line.strip()]
+        yield from islice(cycle(lines), _EVENTS // len(files))
 
 
 def _table() -> TableClassifier:
     """Know every line, so that an answer costs one look."""
     task = wire.decode_toml(_TASK.read_text(encoding="utf-8"), Task, str(_TASK))
     opinion = Opinion(probabilities=(0.9, 0.07, 0.03), label_mass=0.99)
-    bodies = (split(line.decode("utf-8", "replace"), _RECEIVED_AT_MS).body for line in _lines())
+    bodies = (split(line.decode("utf-8", "replace"), _RECEIVED_AT_MS).body for line in set(_records()))
     return TableClassifier(Release(name="table", number=1, task=task), dict.fromkeys(bodies, opinion))
 
 
 def _fill(path: Path) -> None:
-    lines = _lines()
     spool = Spool(path, 1 << 30)
-    for start in range(0, _EVENTS, _BATCH_EVENTS):
-        records = [lines[n % len(lines)] for n in range(start, min(start + _BATCH_EVENTS, _EVENTS))]
-        spool.append([Arrival("bench", _RECEIVED_AT_MS, records)])
+    records = _records()
+    while arrival := list(islice(records, _BATCH_EVENTS)):
+        spool.append([Arrival("bench", _RECEIVED_AT_MS, arrival)])
     spool.close()
 
 

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from threading import Condition, Event, Lock, Thread
+from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -69,6 +70,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     backlog_bytes: int = 1 << 30  # then the flow waits until there is room
     batch_bytes: int = 1 << 20  # of one delivery
     batch_payloads: int = 1000  # of one delivery
+    gap_s: float = 0.01  # from one delivery to the next, while the flow does not wait for it
     patience_s: float = 1.0  # for a far end that works
     farewell_s: float = 0.3  # the same once the flow is told to stop
     backoff: Backoff = Backoff()
@@ -112,6 +114,8 @@ class Courier:
         self._memory_bytes = 0
         self._last = self._backlog.last
         self._failing = False
+        self._settling = False
+        self._took_at = monotonic()
         self._death: BaseException | None = None
         self._thread = Thread(target=self._run, name=f"courier-{name}", daemon=True)
         self._thread.start()
@@ -139,7 +143,10 @@ class Courier:
             UnavailableError: the courier died, or the disk is full and the flow is told to stop.
         """
         with self._changed:
+            self._settling = True
+            self._changed.notify_all()
             self._wait_for(lambda: not self._memory)
+            self._settling = False
             self._spill()
 
     def close(self) -> None:
@@ -228,6 +235,12 @@ class Courier:
             due = self._changed.wait_for(
                 lambda: self._finish.is_set() or self._memory or self._done < self._backlog.last, _LOOK_S
             )
+            # What comes alone goes at once; what comes in a stream gathers, so that no disk has to sync more often.
+            self._changed.wait_for(
+                lambda: self._finish.is_set() or self._settling or self._memory_bytes >= self._limits.batch_bytes,
+                self._took_at + self._limits.gap_s - monotonic(),
+            )
+            self._took_at = monotonic()
             if self._finish.is_set():
                 return None
             if not due:

@@ -51,7 +51,8 @@ def decide_window(
             if route == "unsure":
                 best, confidence = default, probabilities[default]
         verdicts.append(
-            # Six by position: CPython builds a dictionary first for a call of more than fifteen keywords.
+            # What is required goes by position: CPython builds a dictionary first for a call of more than fifteen
+            # keywords, which costs as much as all else here.
             Verdict(
                 event.id,
                 event.text,
@@ -59,12 +60,12 @@ def decide_window(
                 confidence,
                 dict(zip(names, probabilities, strict=True)),
                 opinion.label_mass,
-                fields=opinion.fields,
-                route=route,
-                release=title,
-                policy=number,
-                source=event.source,
-                received_at_ms=event.received_at_ms,
+                opinion.fields,
+                route,
+                title,
+                number,
+                event.source,
+                event.received_at_ms,
                 occurred_at_ms=event.occurred_at_ms,
                 host=event.host,
                 app=event.app,

@@ -106,15 +106,25 @@ def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
     """Add an event or a dead letter for each record to what earlier batches became."""
     texts = None if reading.text_path else _plain_texts(batch.records, reading.max_bytes)
     if texts is not None:
-        for own_id, text in zip(batch.ids, texts, strict=True):
-            whole.events.append(_event(batch, own_id, text))
+        source, received_at_ms = batch.source, batch.received_at_ms
+        whole.events.extend(
+            [_event(source, received_at_ms, own_id, text) for own_id, text in zip(batch.ids, texts, strict=True)]
+        )
         return
     read = _read_json if reading.text_path else _read_text
     for raw, own_id in zip(batch.records, batch.ids, strict=True):
         found = read(raw, own_id, reading)
         if isinstance(found, _Text):
-            event = _event(batch, found.id, found.text, truncated=found.truncated, replaced=found.replaced)
-            whole.events.append(event)
+            whole.events.append(
+                _event(
+                    batch.source,
+                    batch.received_at_ms,
+                    found.id,
+                    found.text,
+                    truncated=found.truncated,
+                    replaced=found.replaced,
+                )
+            )
         else:
             whole.letters.append(_letter(batch, own_id, found, raw))
 
@@ -130,12 +140,14 @@ def _plain_texts(records: Sequence[bytes], max_bytes: int) -> list[str] | None:
     return None if any(map(str.isspace, texts)) or not all(texts) else texts
 
 
-def _event(batch: Records, event_id: str, text: str, *, truncated: bool = False, replaced: bool = False) -> Event:
-    header = split(text, batch.received_at_ms)
+def _event(
+    source: str, received_at_ms: int, event_id: str, text: str, *, truncated: bool = False, replaced: bool = False
+) -> Event:
+    header = split(text, received_at_ms)
     return Event(
         id=EventId(event_id),
-        source=batch.source,
-        received_at_ms=batch.received_at_ms,
+        source=source,
+        received_at_ms=received_at_ms,
         text=text,
         body=header.body,
         occurred_at_ms=header.occurred_at_ms,
