@@ -119,9 +119,9 @@ class Backlog:
             if self._bytes == 0:
                 return
             try:
-                self._db.execute("DELETE FROM chunk WHERE last <= ?", (number,))
+                gone = self._db.execute("DELETE FROM chunk WHERE last <= ? RETURNING bytes", (number,)).fetchall()
                 self.trimmed = max(self.trimmed, min(number, self.last))
-                self._bytes = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM chunk").fetchone()[0]
+                self._bytes -= sum(size for (size,) in gone)
                 if self._bytes == 0:
                     # `execute` would step this pragma once, and so free one page.
                     self._db.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
