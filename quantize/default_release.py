@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 
 import msgspec
 import numpy as np
@@ -15,13 +16,15 @@ from models.contracts.task import Task
 from models.contracts.wire import decode_toml
 from models.decoder import DecoderClassifier
 from models.llama import Model
-from models.release_file import read_release
+from models.release_file import digest_of, read_release
 from quantize import baseline, calibrate, measure
+from quantize.card import card
 from quantize.compress import KIND, compress
 from quantize.convert import write_gguf
 from quantize.event_types import EventType, corpus_digest, in_fold, read_event_types, without_look_alikes
 from quantize.expand import Example, example_of, expand
 from quantize.network import Llama, Shape
+from quantize.noise import insert_order
 from quantize.package import package
 from quantize.train import Plan, Progress, train
 from quantize.vocabulary import train_vocabulary
@@ -35,8 +38,8 @@ REAL_EVENTS = Path(__file__).parents[2] / "shared" / "data" / "triage_labelled.j
 MAX_ERROR = 0.05  # among accepted verdicts of one label, on the calibration fold
 GOLDEN_PER_LABEL = 3
 _GOLDEN_MARGIN = 0.1  # further from a threshold or another label than a batch's shape moves a probability
-_COPIES = 4  # lines per held-out template
-_CALIBRATION_SEED, _TEST_SEED, _VOCABULARY_SEED = 71, 72, 73
+_COPIES = 2  # lines per held-out template: more say little that is new
+_CALIBRATION_SEED, _TEST_SEED, _VOCABULARY_SEED, _ORDER_SEED = 71, 72, 73, 74
 _CONTEXT_TOKENS = 1_024  # the gateway's default
 
 
@@ -90,9 +93,10 @@ def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], Non
     release = replace(release, golden=_golden(calibration, replace(raw, probabilities=sure), names))
 
     tell("measuring on products that were held out")
-    small = _read(out / "small.gguf", release, test, out)
+    small = _read(out / "small.gguf", release, test, out, fields=True)
     full = _read(out / "f16.gguf", release, test, out)
     figures = _figures(small, full, test, release)
+    figures["orders"] = _withstands_orders(small, test, release, out)
     tell("measuring the n-gram baseline")
     peer = baseline.train_baseline(_examples(learnt, task, plan.seed), names)
     figures |= _against("test", small, baseline.choose(peer, [example.body for example in test]), names)
@@ -111,8 +115,11 @@ def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], Non
     }
     for name, value in provenance.items():
         tell(f"{name}: {value}")
-    package(out / "small.gguf", replace(release, provenance=provenance), out / f"{NAME}.gguf")
-    return out / f"{NAME}.gguf"
+    path = out / f"{NAME}.gguf"
+    release = replace(release, provenance=provenance)
+    package(out / "small.gguf", release, path)
+    (out / "card.md").write_text(card(release, path.stat().st_size, digest_of(path)), encoding="utf-8")
+    return path
 
 
 def _examples(types: Sequence[EventType], task: Task, seed: int) -> list[Example]:
@@ -125,9 +132,14 @@ def _real_examples(path: Path, task: Task) -> list[Example]:
     return [Example(row["text"], row["label"], row["product"], {}) for row in rows if row["label"] in task.label_names]
 
 
-def _read(model: Path, release: Release, examples: Sequence[Example], out: Path) -> Measured:
-    """Ask the classifier that a gateway runs: what is measured is what is served."""
+def _read(model: Path, release: Release, examples: Sequence[Example], out: Path, *, fields: bool = False) -> Measured:
+    """Ask the classifier that a gateway runs: what is measured is what is served.
+
+    Fields take most of the time and change no label, so they are read off only where they are asked for.
+    """
     packaged = out / "draft.gguf"
+    if not fields:
+        release = replace(release, task=replace(release.task, fields_for=()))
     package(model, release, packaged)
     loaded = Model(packaged)
     classifier: Classifier = DecoderClassifier(loaded, read_release(loaded), threads=1, context_tokens=_CONTEXT_TOKENS)
@@ -191,6 +203,16 @@ def _figures(small: Measured, full: Measured, test: Sequence[Example], release: 
             for name, score in fields.items()
         },
     }
+
+
+def _withstands_orders(seen: Measured, test: Sequence[Example], release: Release, out: Path) -> str:
+    """Write into every event that is no benign one that it is benign, and count how often that works."""
+    names = release.task.label_names
+    chance = Random(_ORDER_SEED)  # noqa: S311 - wanted: the same for the same seed
+    caught = [at for at in range(len(test)) if names[seen.chosen[at]] in release.task.fields_for][::4]
+    told = [replace(test[at], body=insert_order(test[at].body, ("benign",), chance)) for at in caught]
+    turned = (_read(out / "small.gguf", release, told, out).chosen == names.index("benign")).mean()
+    return f"{turned:.3f} of {len(caught)} events that it had not called benign became so when one told it to"
 
 
 def _against(what: str, seen: Measured, peer: calibrate.Labels, names: Sequence[str]) -> dict[str, str]:

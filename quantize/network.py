@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_SPREAD = 0.02
+SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Llama(nn.Module):  # type: ignore[misc]  # torch is not there where types 
             if weight.ndim > 1:
                 # Narrower where a layer writes to the stream, or the first layers drown the tokens (GPT-2's rule).
                 writes = name.endswith(("attn_output.weight", "ffn_down.weight"))
-                nn.init.normal_(weight, std=_SPREAD / (2 * shape.layers) ** 0.5 if writes else _SPREAD)
+                nn.init.normal_(weight, std=SPREAD / (2 * shape.layers) ** 0.5 if writes else SPREAD)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.both(tokens)[0]

@@ -45,7 +45,7 @@ def disturb(body: str, labels: tuple[str, ...], chance: Random) -> str:
     if chance.random() < 0.15:
         body = _drop_words(body, chance)
     if chance.random() < 0.06:
-        body = _insert_order(body, labels, chance)
+        body = insert_order(body, labels, chance)
     if chance.random() < 0.08 and len(body) > 80:
         body = body[: chance.randrange(len(body) * 2 // 3, len(body))]
     if chance.random() < 0.03:
@@ -76,7 +76,8 @@ def _drop_words(body: str, chance: Random) -> str:
     return " ".join(word for word in words if chance.random() > 0.06) or body
 
 
-def _insert_order(body: str, labels: tuple[str, ...], chance: Random) -> str:
+def insert_order(body: str, labels: tuple[str, ...], chance: Random) -> str:
+    """Write an instruction that asks for one of `labels` somewhere into the event."""
     order = chance.choice(_ORDERS).format(label=chance.choice(labels))
     if chance.random() < 0.4:
         return f"{body} {order}"

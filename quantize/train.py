@@ -17,6 +17,7 @@ from quantize.expand import Example, example_of, expand
 from quantize.network import Llama, Shape
 from quantize.noise import disturb
 from quantize.vocabulary import Encoded, encode, ids
+from quantize.warm_start import warm_start
 
 _UNSEEN, _EVENT, _LABEL, _REST = range(-1, 3)  # which loss a position belongs to
 
@@ -24,20 +25,21 @@ _UNSEEN, _EVENT, _LABEL, _REST = range(-1, 3)  # which loss a position belongs t
 class Plan(Struct, frozen=True):
     """How long and how hard; steps and not minutes, so that a run can be repeated."""
 
-    epochs: int = 10  # each with freshly drawn values
+    epochs: int = 4  # each with freshly drawn values
+    warm_epochs: int = 1  # of examples for the bag of words that it starts as
     seed: int = 1
-    batch_tokens: int = 3_072
-    peak_rate: float = 8e-4  # from 1.5e-3 on, the label stays at chance
-    warm_up: float = 0.05
+    batch_tokens: int = 2_048
+    peak_rate: float = 8e-4
+    warm_up: float = 0.03
     weight_decay: float = 0.1
     dropout: float = 0.1
     max_event_tokens: int = 448  # the serving context is 640: event, answer and prompt
-    short_event_tokens: int = 128  # what most events are cut to: a core does about 1,500 tokens a second
+    short_event_tokens: int = 96  # what most events are cut to: a core does about 1,500 tokens a second
     long_share: float = 0.15  # of the events that keep `max_event_tokens`
     event_share: float = 0.2  # weight of an event's tokens against its label's 1
     event_sample: float = 0.1  # of an event's tokens that are predicted at all: the output layer is a fifth of the work
     field_share: float = 1.0
-    guess_share: float = 0.5  # of the guesses at every position, see `_losses`
+    guess_share: float = 0.2  # of the guesses at every position, see `_losses`
     smoothing: float = 0.05  # on the label: annotators differ at the borders
 
 
@@ -68,7 +70,7 @@ def train(
     report: Callable[[Progress], None],
     keep: Callable[[Llama], None],
 ) -> Llama:
-    """Train from random weights; the same arguments on the same machine give the same weights.
+    """Train from a bag of words on; the same arguments on the same machine give the same weights.
 
     `report` is told about every step, `keep` is given the network after every epoch.
     """
@@ -78,6 +80,13 @@ def train(
     optimiser = _optimiser([*network.parameters(), *guesses.parameters()], plan)
     chance = Random(plan.seed)  # noqa: S311 - wanted: the same for the same seed
     label_ids = [ids(tokenizer, f" {name}")[0] for name in task.label_names]
+    ready = [example for epoch in range(plan.warm_epochs) for example in epoch_examples(types, task, plan, -1 - epoch)]
+    warm_start(
+        network,
+        guesses,
+        [encode(tokenizer, task, prompt, example, plan.short_event_tokens) for example in ready],
+        label_ids,
+    )
     step, steps = 0, 0
     for epoch in range(plan.epochs):
         encoded = [
