@@ -11,6 +11,8 @@ import pytest
 
 from tests.real.intake import IntakeProcess, running, wait_until
 
+_PACE_S = 0.003  # a load, not a flood
+
 
 def sources(directory: Path) -> str:
     return (
@@ -43,10 +45,11 @@ class Stream:
                 self._connection.sendall(lines)
             except OSError:
                 return
+            time.sleep(_PACE_S)
 
 
 def kill_under_load(directory: Path, kills: int) -> None:
-    intake = IntakeProcess(directory, sources(directory))
+    intake = IntakeProcess(directory, sources(directory), spool_max_bytes=4 << 30)  # nobody trims here
     log = directory / "app.log"
     written = 0
     events = 0
@@ -59,7 +62,7 @@ def kill_under_load(directory: Path, kills: int) -> None:
                 file.write("".join(f"line {written + n}\n" for n in range(50)))
                 file.flush()
                 written += 50
-                time.sleep(0.001)  # a load, not a flood
+                time.sleep(_PACE_S)
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
