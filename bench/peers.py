@@ -60,7 +60,9 @@ def fields_grammar(task: Task) -> LlamaGrammar:
         lines.append(f'"{field_literal(field)} " value{number} {more}'.replace("\n", "\\n"))
     with_fields = " | ".join(f'" {name}"' for name in task.fields_for)
     others = [f'" {name}"' for name in task.label_names if name not in task.fields_for]
-    root = f'root ::= ({" | ".join(others)}) "\\n" | ({with_fields}) {" ".join(lines)} "\\n"'
+    root = f'root ::= ({with_fields}) {" ".join(lines)} "\\n"'
+    if others:
+        root += f' | ({" | ".join(others)}) "\\n"'
     return LlamaGrammar.from_string("\n".join([root, *rules]), verbose=False)
 
 

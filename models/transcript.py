@@ -5,7 +5,8 @@ token is one whose bytes go on with some place in the event where the value so f
 does not contain can be written. Places and pieces are looked up, never searched for in the vocabulary.
 
 Where there is a choice `guess` says what the model will most likely take, so that a decoder can decode ahead and only
-check: a value that began with the first bytes of an address goes on to its end.
+check: most fields of most events are absent, and a value that began with the first bytes of an address goes on to its
+end. A guess depends on this event alone, never on those before it.
 """
 
 import re
@@ -53,6 +54,7 @@ class FieldProgram:
         self.pieces = pieces
         self.literals = [encode(field_literal(field)) for field in task.fields]
         self.separator = encode(SEPARATOR)[0]
+        self.absent = tuple(encode(f" {ABSENT}"))
         # What ends a field is what the next line begins with.
         self.ends = [literal[0] for literal in self.literals[1:]] + [encode(END)[0]]
         self.trees = [self._tree(field) if field.kind == "choice" else {} for field in task.fields]
@@ -143,7 +145,7 @@ class Transcript:
     def _begin_value(self) -> _Value:
         field = self._program.fields[self._field]
         if field.kind == "choice":
-            return _Chosen(self._program.trees[self._field], self._program.pieces)
+            return _Chosen(self._program, self._program.trees[self._field])
         return _Copied(self._haystack, first=not self._written[self._field])
 
     def _may_go_on(self) -> bool:
@@ -158,18 +160,19 @@ class Transcript:
 class _Chosen:
     """One of a field's choices."""
 
-    def __init__(self, tree: Tree, pieces: Sequence[bytes], text: bytes = b"") -> None:
-        self._tree, self._pieces, self._bytes = tree, pieces, text
+    def __init__(self, program: FieldProgram, tree: Tree, written: tuple[int, ...] = ()) -> None:
+        self._program, self._tree, self._written = program, tree, written
 
     def allowed(self) -> Sequence[int]:
         return [token for token in self._tree if token != _LEAF]
 
     def guess(self) -> int | None:
-        tokens = self.allowed()
-        return tokens[0] if len(tokens) == 1 and not self.may_end else None
+        if len(self._tree) == 1 and not self.may_end:
+            return next(iter(self._tree))
+        return _next_of(self._program.absent, self._written)
 
     def advanced(self, token: int) -> "_Chosen":
-        return _Chosen(self._tree[token], self._pieces, self._bytes + self._pieces[token])
+        return _Chosen(self._program, self._tree[token], (*self._written, token))
 
     @property
     def may_end(self) -> bool:
@@ -177,7 +180,7 @@ class _Chosen:
 
     @property
     def text(self) -> str:
-        return self._bytes.decode("utf-8", "replace").strip()
+        return b"".join(self._program.pieces[token] for token in self._written).decode("utf-8", "replace").strip()
 
 
 class Place(Struct, frozen=True):
@@ -195,6 +198,7 @@ class Haystack:
         self.body = body
         self.bytes = body.encode("utf-8", "replace") + b"\n" + ABSENT.encode()
         self.absent_at = len(self.bytes) - 1
+        self.absent = program.absent
         self._program = program
         self._inside = inside_words(self.bytes)
         self._going_on: dict[tuple[int, int, bytes], list[tuple[int, int]]] = {}
@@ -262,11 +266,12 @@ class _Copied:
         return list(self._successors)
 
     def guess(self) -> int | None:
+        if self._first and _begins(self._haystack.absent, self._written):
+            return _next_of(self._haystack.absent, self._written)
         if not self._places:
             return None
-        likely, written = self._likely_tokens, len(self._written)
-        if tuple(likely[:written]) == self._written:
-            return likely[written] if written < len(likely) else None
+        if _begins(self._likely_tokens, self._written):
+            return _next_of(self._likely_tokens, self._written)
         # Not spelled as expected: the longest piece, up to where the value may end.
         return None if self.may_end else next(reversed(self._successors), None)
 
@@ -304,3 +309,12 @@ class _Copied:
         if self._places is None:
             return self._haystack.starts(first=self._first)
         return [(place, self._haystack.going_on(place.at, place.limit)) for place in self._places]
+
+
+def _begins(whole: Sequence[int], written: tuple[int, ...]) -> bool:
+    return tuple(whole[: len(written)]) == written
+
+
+def _next_of(whole: Sequence[int], written: tuple[int, ...]) -> int | None:
+    """Return what follows in `whole` where it begins with what is written."""
+    return whole[len(written)] if _begins(whole, written) and len(written) < len(whole) else None
