@@ -70,8 +70,8 @@ class FileTail:
         """Follow; without a mark and not `from_start`, from the end that the file has now."""
         if self._mark is None and not self._source.from_start:
             with contextlib.suppress(OSError), self._path.open("rb", buffering=0) as file:
-                self._mark = replace(_begin(file.fileno(), 0), offset=_last_line_end(file.fileno()))
-                self._deliver(self._mark, [], [])  # so that a restart goes on from here, not from the end again
+                mark = replace(_begin(file.fileno(), 0), offset=_last_line_end(file.fileno()))
+                self._deliver(mark, [], [])  # so that a restart goes on from here, not from the end again
         self._thread.start()
 
     def stop(self) -> None:
@@ -148,6 +148,8 @@ class FileTail:
                 while not self._stopping.is_set() and (piece := self._read(descriptor, at)):
                     at += len(piece)
                     mark = self._hand_over(descriptor, mark, cutter, cutter.feed(piece))
+                if self._stopping.is_set():
+                    return  # the next start goes on here
                 self._hand_over(descriptor, mark, cutter, cutter.flush())
                 self._tell_skipped(siblings, os.fstat(descriptor).st_mtime)
                 return
@@ -180,6 +182,7 @@ class FileTail:
         return mark
 
     def _deliver(self, mark: Mark, records: list[bytes], positions: list[str]) -> None:
+        self._mark = mark  # now, since a read that fails starts over from here
         arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, records, mark.origin, positions)
         self._commit.offer(Delivery(arrival, Refusal.REPEAT, mark=self._encoder.encode(mark)))
 
