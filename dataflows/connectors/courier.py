@@ -127,10 +127,13 @@ class Courier:
             UnavailableError: the courier died, or the disk is full and the flow is told to stop.
         """
         with self._changed:
+            idle = not self._memory
             self._memory.extend(payloads)
             self._memory_bytes += sum(map(len, payloads))
             self._last += len(payloads)
-            self._changed.notify_all()
+            # A courier that gathers looks by itself; to wake it for each list would cost two switches of threads.
+            if idle or self._memory_bytes >= self._limits.batch_bytes:
+                self._changed.notify_all()
             if self._memory_bytes > self._limits.memory_bytes:
                 self._wait_for(lambda: self._memory_bytes <= self._limits.memory_bytes)
                 if self._memory_bytes > self._limits.memory_bytes:
