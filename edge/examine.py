@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from edge.certificates import load_all
-from edge.config import Config, JsonLines, Source, SyslogTcp, SyslogUdp
+from edge.config import Config, JsonLines, Mqtt, Source, SyslogTcp, SyslogUdp
 from models.contracts.errors import ConfigError
 
 
@@ -25,6 +25,12 @@ def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
         )
     _require_own_ports(config, path)
     _require_own_files(config, path)
+    for source in config.sources:
+        if isinstance(source, Mqtt):
+            # Paho costs a few megabytes, which a gateway without MQTT saves.
+            from dataflows.connectors.mqtt import check_topics  # noqa: PLC0415
+
+            check_topics(f"{path}: source {source.name}", source.topics)
     return load_all(config)
 
 

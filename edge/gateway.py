@@ -201,7 +201,12 @@ class Gateway:
         while True:
             if not announced and self._pulse.begun.is_set() and self._intake.listening:
                 announced = notify("READY=1", f"STATUS={self._classifier.get().release.title} listening") or True
-            if watchdog_s is not None and monotonic() - fed_at >= watchdog_s and not unhealthy(self._status()):
+            if (
+                announced
+                and watchdog_s is not None
+                and monotonic() - fed_at >= watchdog_s
+                and not unhealthy(self._status())
+            ):
                 notify("WATCHDOG=1")
                 fed_at = monotonic()
             try:

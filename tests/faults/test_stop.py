@@ -66,6 +66,20 @@ def test_a_stop_within_5_s_holds_while_the_model_is_busy_for_longer(tmp_path: Pa
         assert "event=stopped" not in gateway.process.log_tail()
 
 
+def test_the_service_manager_hears_that_we_are_ready_alive_and_stopping(tmp_path: Path, quick_model: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        with running(Gateway(tmp_path / "gw", quick_model, environment=environment)) as gateway:
+            heard = [manager.recv(200).decode() for _ in range(3)]
+            assert gateway.process.stop()[0] == 0
+            while heard[-1] != "STOPPING=1":
+                heard.append(manager.recv(200).decode())
+    assert heard[0] == "READY=1\nSTATUS=tiny-3 listening"
+    assert set(heard[1:-1]) == {"WATCHDOG=1"}
+
+
 def test_control_c_is_a_stop_too(tmp_path: Path, quick_model: Path) -> None:
     with running(Gateway(tmp_path, quick_model)) as gateway:
         gateway.process.send(signal.SIGINT)

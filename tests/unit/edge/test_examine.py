@@ -58,6 +58,10 @@ def test_tcp_and_udp_may_share_a_port_number(tmp_path: Path) -> None:
             "source tcp: certificate gone.pem cannot be read",
         ),
         (GOOD + '[[sources]]\nkind = "stdin"\nname = "tcp"\n', "/edge.toml: `sources`: the name `tcp` occurs 2 times"),
+        (
+            GOOD + '[[sources]]\nkind = "mqtt"\nname = "devices"\ntopics = ["a/#", "a/b"]\n',
+            "/edge.toml: source devices: `topics`: `a/#` and `a/b` overlap",
+        ),
         (GOOD + "[model]\nthread = 2\n", "/edge.toml: Object contains unknown field `thread` - at `$.model`"),
         (GOOD.replace('"syslog-udp"\nname', '"syslog"\nname'), "/edge.toml: Invalid value 'syslog' - at `$.sources[1]"),
     ],

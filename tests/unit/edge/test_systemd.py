@@ -6,6 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.tiny_models import tiny_decoder
+
+# PR_SET_MDWE (Linux 6.3) refuses what the unit's MemoryDenyWriteExecute does, and needs no systemd.
+WITHOUT_WRITABLE_CODE = """
+import ctypes, os, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
+    sys.exit(77)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 UNIT = Path(__file__).parents[3] / "edge" / "systemd" / "headwater-edge.service"
 
 
@@ -32,3 +41,17 @@ def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
     copy.write_text(text)
     said = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr) == (0, "")
+
+
+def test_nothing_we_load_needs_memory_that_is_both_written_and_run(tmp_path: Path) -> None:
+    model = tiny_decoder(tmp_path / "tiny.gguf")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_WRITABLE_CODE, "-m", "edge", "classify", "--release", str(model), "-"],
+        input=b"hello\n",
+        capture_output=True,
+        cwd=UNIT.parents[2],
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("the kernel is older than Linux 6.3")
+    assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (0, b"", 1)
