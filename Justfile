@@ -14,10 +14,12 @@ setup:
     @echo "ready: $(python -V), llama.cpp by llama-cpp-python $(python -c 'import llama_cpp; print(llama_cpp.__version__)')"
 
 # Send the shipped sample through a real gateway on this machine and count every verdict
+[no-exit-message]
 demo *arguments:
     python -m edge demo "$@"
 
 # Everything, as CI runs it; arguments go to pytest
+[no-exit-message]
 test *arguments: check
     python -m pytest -m "not slow" "$@"
 
@@ -34,16 +36,17 @@ format:
     ruff format
 
 # Run the gateway by ./edge.toml, or by $HEADWATER_CONFIG
-[no-cd]
+[no-cd, no-exit-message]
 run:
     python -m bytewax.run edge.gateway
 
 # Triage files offline: one JSON verdict per line on standard output
-[no-cd]
+[no-cd, no-exit-message]
 classify *arguments:
     @python -m edge classify "$@"
 
 # Measure what the README claims; writes build/bench.json; `--only NAME` for some of it
+[no-exit-message]
 bench *arguments:
     python -m bench "$@"
 
@@ -52,6 +55,7 @@ figures:
     python -m bench.figures
 
 # The long form of the fault tests: hours
+[no-exit-message]
 soak *arguments:
     python -m pytest -m slow "$@"
 
