@@ -120,7 +120,7 @@ class Gateway:
         self._spool_lock = Lock()
         opened.callback(self._spool.close)
         self._flow = self._lay_out(contexts)
-        self._operations = OperationsServer(config.operations, self._meters, self._status)
+        self._operations = OperationsServer(config.operations, self._meters, self._pulse.idle_s, self._status)
         opened.callback(self._operations.close)
         self._intake = IntakeChild(path, lock.fileno())
         opened.callback(self._intake.stop)
@@ -205,7 +205,7 @@ class Gateway:
                 announced
                 and watchdog_s is not None
                 and monotonic() - fed_at >= watchdog_s
-                and not unhealthy(self._status())
+                and not unhealthy(self._pulse.idle_s())
             ):
                 notify("WATCHDOG=1")
                 fed_at = monotonic()

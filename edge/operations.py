@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from edge.config import Operations
-from models.contracts.errors import ConfigError
+from models.contracts.errors import ConfigError, UnavailableError
 from models.contracts.event import DeadLetter
 from models.contracts.verdict import Verdict
 
@@ -48,16 +48,14 @@ class Status(Struct, frozen=True, kw_only=True):
     incidents: Mapping[tuple[str, str], int]  # by source and what happened; no event is known to be lost by them
 
 
-def unhealthy(status: Status) -> list[str]:
-    """Say why a restart would help; nothing where it would not."""
-    if status.idle_s > _PROGRESS_WITHIN_S:
-        return [f"the flow has made no progress for {status.idle_s:.0f} s"]
-    return []
+def unhealthy(idle_s: float) -> list[str]:
+    """Say why a restart would help a flow that has been idle for so long; nothing where it would not."""
+    return [f"the flow has made no progress for {idle_s:.0f} s"] if idle_s > _PROGRESS_WITHIN_S else []
 
 
 def unready(status: Status) -> list[str]:
     """Say why events should go elsewhere for now."""
-    reasons = unhealthy(status)
+    reasons = unhealthy(status.idle_s)
     if not status.flow_begun:
         reasons.append("the flow has not begun")
     if not status.intake_listening:
@@ -189,14 +187,20 @@ def _counter(name: str, purpose: str, labels: tuple[str, ...], counts: Mapping[A
 class OperationsServer:
     """Answers on loopback from a few threads, each request within a few seconds."""
 
-    def __init__(self, config: Operations, meters: Meters, status: Callable[[], Status]) -> None:
+    def __init__(
+        self, config: Operations, meters: Meters, idle_s: Callable[[], float], status: Callable[[], Status]
+    ) -> None:
         """Bind at once, so that a port in use is an error of the start.
 
         Raises:
             ConfigError: the address cannot be bound.
         """
         meters.registry.register(_StatusCollector(status))
-        handler = type("_BoundHandler", (_Handler,), {"registry": meters.registry, "status": staticmethod(status)})
+        handler = type(
+            "_BoundHandler",
+            (_Handler,),
+            {"registry": meters.registry, "idle_s": staticmethod(idle_s), "status": staticmethod(status)},
+        )
         try:
             self._server = _BoundedServer((config.host, config.port), handler)
         except OSError as error:
@@ -246,6 +250,7 @@ class _BoundedServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
+    idle_s: Callable[[], float]  # asked alone for /healthz: a disk that fails is nothing a restart would mend
     status: Callable[[], Status]
 
     timeout = _REQUEST_TIMEOUT_S  # for each read of the socket
@@ -253,11 +258,17 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
+        try:
+            self._look_up()
+        except UnavailableError as error:
+            self._answer_reasons([str(error)])
+
+    def _look_up(self) -> None:
         match self.path.partition("?")[0]:
             case "/metrics":
                 self._answer(HTTPStatus.OK, generate_latest(self.registry), "text/plain; version=0.0.4; charset=utf-8")
             case "/healthz":
-                self._answer_reasons(unhealthy(self.status()))
+                self._answer_reasons(unhealthy(self.idle_s()))
             case "/readyz":
                 self._answer_reasons(unready(self.status()))
             case _:

@@ -2,7 +2,7 @@ import http.client
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Thread
 
 import msgspec
@@ -10,7 +10,7 @@ import pytest
 
 from edge.config import Operations
 from edge.operations import Meters, OperationsServer, Status, unhealthy, unready
-from models.contracts.errors import ConfigError
+from models.contracts.errors import ConfigError, UnavailableError
 from models.contracts.event import DeadLetter
 from models.contracts.scalars import EventId
 from models.contracts.verdict import Verdict
@@ -67,10 +67,12 @@ def verdict(label: str, route: str) -> Verdict:
 class Answers:
     """The server under test, and what it answers."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, look: Callable[[], Status] | None = None) -> None:
         self.status = status
         self.meters = Meters()
-        self.server = OperationsServer(Operations(port=0), self.meters, lambda: self.status)
+        self.server = OperationsServer(
+            Operations(port=0), self.meters, lambda: self.status.idle_s, look or (lambda: self.status)
+        )
         self.server.start()
 
     def get(self, path: str) -> tuple[int, str]:
@@ -88,12 +90,12 @@ def answers() -> Iterator[Answers]:
 
 
 def test_a_gateway_whose_flow_turns_is_healthy_and_ready() -> None:
-    assert unhealthy(WELL) == []
+    assert unhealthy(WELL.idle_s) == []
     assert unready(WELL) == []
 
 
 def test_a_stuck_flow_is_unhealthy_and_everything_else_only_unready() -> None:
-    assert unhealthy(STUCK) == ["the flow has made no progress for 61 s"]
+    assert unhealthy(STUCK.idle_s) == ["the flow has made no progress for 61 s"]
     assert unready(STUCK) == [
         "the flow has made no progress for 61 s",
         "the intake is not listening",
@@ -103,7 +105,7 @@ def test_a_stuck_flow_is_unhealthy_and_everything_else_only_unready() -> None:
 
 def test_a_gateway_that_has_not_begun_is_healthy_but_not_ready() -> None:
     starting = msgspec.structs.replace(WELL, flow_begun=False)
-    assert unhealthy(starting) == []
+    assert unhealthy(starting.idle_s) == []
     assert unready(starting) == ["the flow has not begun"]
 
 
@@ -176,11 +178,24 @@ def test_promtool_finds_nothing_to_say_about_the_metrics(answers: Answers) -> No
     assert (said.returncode, said.stdout + said.stderr) == (0, "")
 
 
+def test_a_spool_that_cannot_be_asked_is_an_answer_too() -> None:
+    def status() -> Status:
+        raise UnavailableError("spool s: its state cannot be read: disk I/O error")
+
+    running = Answers(WELL, status)
+    try:
+        assert running.get("/readyz") == (503, "spool s: its state cannot be read: disk I/O error\n")
+        assert running.get("/metrics")[0] == 503
+        assert running.get("/healthz") == (200, "ok\n")
+    finally:
+        running.server.close()
+
+
 def test_a_port_in_use_is_named_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} cannot be bound.*set `operations.port`"):
-            OperationsServer(Operations(port=port), Meters(), lambda: WELL)
+            OperationsServer(Operations(port=port), Meters(), lambda: WELL.idle_s, lambda: WELL)
 
 
 def test_clients_that_hold_connections_open_do_not_add_up_to_threads_without_end(answers: Answers) -> None:
