@@ -17,8 +17,8 @@ from models.contracts.errors import ConfigError, UntrustedError
 from models.contracts.opinion import Opinion
 from models.contracts.release import Release
 from models.labels import Float64s, LabelTree, log_totals
-from models.lane import Lane
-from models.llama import Model
+from models.lane import Lane, Stretch
+from models.llama import Logits, Model
 from models.prompt import frame
 from models.transcript import FieldProgram
 from models.window import Int32s, order_of, shares
@@ -28,6 +28,10 @@ T = TypeVar("T", str, list[int])
 _ANSWER_TOKENS = 192  # room behind an event for fields, or for a stretch of its neighbours
 _EVENT_TOKENS = 64  # an instruction that leaves an event less is refused
 _BYTES_PER_TOKEN = 16  # a text of more bytes than this for each token it may have is cut before it is tokenised
+
+
+_Fields = tuple[dict[str, tuple[str, ...]], int]  # values by field, and how many were dropped
+_NO_FIELDS: _Fields = ({}, 0)
 
 
 class _Suffix(Struct, frozen=True):
@@ -58,7 +62,7 @@ class DecoderClassifier:
         self._frame = frame(release.prompt, task, vocabulary, model.chat_template)
         spellings = [[vocabulary.encode(lead + name) for lead in self._frame.answer_leads] for name in task.label_names]
         self._labels = LabelTree(task.label_names, spellings)
-        self._label_tokens = {name: ways[0] for name, ways in zip(task.label_names, spellings, strict=True)}
+        self._label_tokens = [tuple(ways[0]) for ways in spellings]
         self._program = None
         if task.fields and task.fields_for:
             self._program = FieldProgram(task, vocabulary.encode, vocabulary.token_of_piece, vocabulary.pieces)
@@ -126,15 +130,29 @@ class DecoderClassifier:
         return _Suffix(np.array([*tokens, *self._frame.after], np.int32), "\n".join(ends), len(ends) > 1)
 
     def _read(self, lane: Lane, part: Sequence[_Suffix]) -> list[Opinion]:
-        """Read sorted, distinct texts on one lane: all labels first, then fields where they are wanted."""
-        return [
-            self._opinion(lane, suffix, log_probabilities)
-            for suffix, log_probabilities in zip(
-                part, self._read_labels(lane, [suffix.tokens for suffix in part]), strict=True
-            )
-        ]
+        """Read sorted, distinct texts on one lane."""
+        texts = [suffix.tokens for suffix in part]
+        if len(self._labels.questions) == 1:
+            read = ((stretch, self._root_answers(stretch.logits)) for stretch in lane.read(texts))
+        else:
+            # A label is known only when all its questions are answered, so fields take a second pass.
+            answers = self._all_answers(lane, texts)
+            if self._program is None:
+                return [self._opinion(*pair, _NO_FIELDS) for pair in zip(part, answers, strict=True)]
+            read = ((stretch, answers[stretch.first :][: len(stretch.logits)]) for stretch in lane.read(texts))
+        opinions: list[Opinion] = []
+        for stretch, stretch_answers in read:
+            suffixes = part[stretch.first :][: len(stretch_answers)]
+            fields = self._fields(stretch, suffixes, stretch_answers)
+            opinions += [self._opinion(*parts) for parts in zip(suffixes, stretch_answers, fields, strict=True)]
+        return opinions
 
-    def _read_labels(self, lane: Lane, texts: Sequence[Int32s]) -> list[Float64s]:
+    def _root_answers(self, logits: Logits) -> list[Float64s]:
+        """Return the log of each label's raw probability behind each text."""
+        root = self._labels.questions[0].answers
+        return [self._labels.read([row[root] - total]) for row, total in zip(logits, log_totals(logits), strict=True)]
+
+    def _all_answers(self, lane: Lane, texts: Sequence[Int32s]) -> list[Float64s]:
         """Ask every question of the label tree behind every text; a text with a question's path is a text too."""
         questions = self._labels.questions
         asked = [
@@ -142,33 +160,42 @@ class DecoderClassifier:
             for text, tokens in enumerate(texts)
             for place, question in enumerate(questions)
         ]
-        order = order_of([tokens for _, _, tokens in asked]) if len(questions) > 1 else range(len(asked))
+        order = order_of([tokens for _, _, tokens in asked])
         answers: list[list[Float64s]] = [[np.empty(0)] * len(questions) for _ in texts]
-        for begin, logits in lane.read([asked[i][2] for i in order]):
-            totals = log_totals(logits)
-            for row, total, i in zip(logits, totals, order[begin : begin + len(logits)], strict=True):
+        for stretch in lane.read([asked[i][2] for i in order]):
+            numbers = order[stretch.first :][: len(stretch.logits)]
+            for row, total, i in zip(stretch.logits, log_totals(stretch.logits), numbers, strict=True):
                 text, place, _ = asked[i]
                 answers[text][place] = row[questions[place].answers] - total
         return [self._labels.read(answer) for answer in answers]
 
-    def _opinion(self, lane: Lane, suffix: _Suffix, log_probabilities: Float64s) -> Opinion:
-        probabilities = calibrate(log_probabilities, self._release.calibration)
-        label = self._release.task.label_names[probabilities.index(max(probabilities))]
-        fields, ungrounded = self._read_fields(lane, suffix, label)
+    def _fields(self, stretch: Stretch, suffixes: Sequence[_Suffix], logs: Sequence[Float64s]) -> list[_Fields]:
+        """Have fields written behind the texts of a stretch whose label wants them."""
+        fields = [_NO_FIELDS] * len(suffixes)
+        task, program = self._release.task, self._program
+        if program is None:
+            return fields
+        labels = [_top(calibrate(log, self._release.calibration)) for log in logs]
+        places = [place for place, label in enumerate(labels) if task.label_names[label] in task.fields_for]
+        begun = [program.begin(suffixes[place].body) for place in places]
+        for place, transcript in zip(
+            places, stretch.write(places, [self._label_tokens[labels[place]] for place in places], begun), strict=True
+        ):
+            fields[place] = transcript.values()
+        return fields
+
+    def _opinion(self, suffix: _Suffix, log_probabilities: Float64s, fields: _Fields) -> Opinion:
         return Opinion(
-            probabilities=probabilities,
+            probabilities=calibrate(log_probabilities, self._release.calibration),
             label_mass=min(1.0, float(np.exp(log_probabilities).sum())),
-            fields=fields,
+            fields=fields[0],
             truncated=suffix.truncated,
-            ungrounded=ungrounded,
+            ungrounded=fields[1],
         )
 
-    def _read_fields(self, lane: Lane, suffix: _Suffix, label: str) -> tuple[dict[str, tuple[str, ...]], int]:
-        if self._program is None or label not in self._release.task.fields_for:
-            return {}, 0
-        transcript = self._program.begin(suffix.body)
-        lane.write([*suffix.tokens.tolist(), *self._label_tokens[label]], transcript)
-        return transcript.values()
+
+def _top(probabilities: Sequence[float]) -> int:
+    return max(range(len(probabilities)), key=probabilities.__getitem__)
 
 
 def _ends(whole: T, limit: int) -> list[T]:

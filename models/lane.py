@@ -6,12 +6,35 @@ a backlog is read with it, tile by tile, and few rows, transcripts among them, w
 
 from collections.abc import Iterator, Sequence
 
+from msgspec import Struct
+
 from models.llama import Batch, Context, Logits, Model
-from models.scribe import Scribe
+from models.scribe import Job, Scribe
 from models.transcript import Transcript
 from models.window import TILE_ROWS, Int32s, rows_of, stretches
 
 WINDOW_TEXTS = 64
+
+
+class Stretch(Struct, frozen=True):
+    """The logits behind texts `first`, `first + 1`, …; valid, as the texts in the context are, until the next one."""
+
+    first: int
+    logits: Logits
+    scribe: Scribe
+    lengths: list[int]
+    sequence: int  # of the first text
+    room: int  # cells that are free
+
+    def write(
+        self, places: Sequence[int], labels: Sequence[tuple[int, ...]], begun: Sequence[Transcript]
+    ) -> list[Transcript]:
+        """Let the model write transcripts behind some of these texts and their labels; return them written."""
+        jobs = [
+            Job(self.sequence + place, self.lengths[place], label, transcript)
+            for place, label, transcript in zip(places, labels, begun, strict=True)
+        ]
+        return self.scribe.write(jobs, self.room)
 
 
 class Lane:
@@ -24,31 +47,23 @@ class Lane:
         self._many = Context(model, cells=cells, rows=rows, sequences=sequences, attention="flash")
         self._few.keep(before)
         self._many.keep(before)
-        self._scribe = Scribe(self._few)
+        self._scribes = {context: Scribe(context) for context in (self._few, self._many)}
 
     @property
     def decoded(self) -> int:
         """Tokens that were decoded since it was opened, the instruction's among them."""
         return self._few.decoded + self._many.decoded
 
-    def read(self, texts: Sequence[Int32s]) -> Iterator[tuple[int, Logits]]:
-        """Yield the logits behind texts that are sorted, distinct and not empty, a stretch of them at a time.
-
-        Each stretch comes with the number of its first text; its logits are valid until the next is asked for.
-        """
+    def read(self, texts: Sequence[Int32s]) -> Iterator[Stretch]:
+        """Yield what is behind texts that are sorted, distinct and not empty."""
         for begin in range(0, len(texts), WINDOW_TEXTS):
-            for first, logits in self._read_window(texts[begin : begin + WINDOW_TEXTS]):
-                yield begin + first, logits
+            yield from self._read_window(texts[begin : begin + WINDOW_TEXTS], begin)
 
-    def write(self, text: Sequence[int], transcript: Transcript) -> None:
-        """Let the model write a transcript behind a text."""
-        self._scribe.write(text, transcript)
-
-    def _read_window(self, texts: Sequence[Int32s]) -> Iterator[tuple[int, Logits]]:
+    def _read_window(self, texts: Sequence[Int32s], number: int) -> Iterator[Stretch]:
         rows = rows_of(texts)
         total = len(rows.token)
+        lengths = [len(text) for text in texts]
         context = self._many if total >= TILE_ROWS else self._few
-        self._scribe.forget()
         batch = Batch(total)
         batch.token[:] = rows.token
         batch.position[:] = rows.depth + context.kept
@@ -59,11 +74,14 @@ class Lane:
         try:
             for begin, end in stretches(total):
                 logits = context.decode(batch, begin, end)
-                yield read, logits
+                last = read + len(logits)
+                # In use are at most this stretch, and before it what texts to come share: a path of the tree.
+                room = context.cells - context.kept - (end - begin) - max(lengths)
+                yield Stretch(number + read, logits, self._scribes[context], lengths[read:last], read + 1, room)
                 # Room is made at once: attention pays for each cell in use, whoever's it is.
-                for text in range(read, read + len(logits)):
+                for text in range(read, last):
                     context.forget(text + 1)
-                read += len(logits)
+                read = last
         finally:
             for text in range(read, len(texts)):
                 context.forget(text + 1)

@@ -12,6 +12,7 @@ from models.contracts.release import Calibration, Prompt
 from models.contracts.task import Label
 from models.llama import Batch, Context, Model
 from models.opening import open_classifier
+from models.transcript import FieldProgram
 from tests.checks.classifier import LINES, SAME
 from tests.fakes.tiny_models import RELEASE, tiny_decoder, tiny_encoder
 
@@ -118,3 +119,47 @@ def test_a_head_with_other_labels_than_the_task_s_is_refused(tmp_path: Path) -> 
 
     with pytest.raises(UntrustedError, match=r"answers \['spam', 'ham', 'eggs'\].*wants"):
         open_classifier(path)
+
+
+def fields_the_long_way(model: Model, text: str, label: str) -> tuple[dict[str, tuple[str, ...]], float]:
+    """Greedy, token by token, each from a prompt decoded from nothing; and by how much the closest word won."""
+    vocabulary, prompt = model.vocabulary, RELEASE.prompt
+    program = FieldProgram(RELEASE.task, vocabulary.encode, vocabulary.token_of_piece, vocabulary.pieces)
+    transcript = program.begin(text)
+    tokens = [*vocabulary.encode(prompt.before), *vocabulary.encode(text), *vocabulary.encode(prompt.after)]
+    tokens += vocabulary.encode(f" {label}")
+    context = Context(model, cells=1024, rows=512, sequences=1, attention="plain")
+    closest = float("inf")
+    while not transcript.done:
+        allowed = np.array(transcript.allowed())
+        if len(allowed) > 1:
+            context.forget(0, 0)
+            batch = Batch(len(tokens))
+            batch.token[:], batch.position[:] = tokens, np.arange(len(tokens))
+            batch.wanted[-1] = 1
+            row = context.decode(batch, 0, len(tokens))[0][allowed]
+            closest = min(closest, float(np.diff(np.sort(row)[-2:])[0]))
+            allowed = allowed[[int(row.argmax())]]
+        tokens.append(int(allowed[0]))
+        transcript.advance(tokens[-1])
+    context.close()
+    return transcript.values()[0], closest
+
+
+def test_fields_written_side_by_side_and_ahead_are_those_that_greedy_decoding_writes(decoder_file: Path) -> None:
+    classifier = open_classifier(decoder_file, threads=1)
+    opinions = classifier.classify(LINES)
+    classifier.close()
+    names = RELEASE.task.label_names
+    compared = 0
+    with Model(decoder_file) as model:
+        for text, opinion in zip(LINES, opinions, strict=True):
+            label = names[opinion.probabilities.index(max(opinion.probabilities))]
+            if label in RELEASE.task.fields_for:
+                fields, closest = fields_the_long_way(model, text, label)
+                # Where two words are as good as equal, the last bits decide, and those differ with the batch.
+                if closest > 0.05:
+                    assert opinion.fields == fields, text
+                    compared += 1
+
+    assert compared >= 2

@@ -4,7 +4,7 @@ import random
 from copy import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.contracts.task import Field
@@ -71,6 +71,7 @@ def test_a_value_that_the_event_does_not_hold_cannot_be_written(value: str) -> N
         follow(BODY, {"source": [value]})
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.integers(0, 1000))
 def test_every_way_through_ends_and_every_value_is_grounded(body: str, seed: int) -> None:
     transcript = PROGRAM.begin(body)
@@ -85,6 +86,7 @@ def test_every_way_through_ends_and_every_value_is_grounded(body: str, seed: int
             assert value in ("T1110", "T1190") if name == "technique" else occurs(value, body)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.text(alphabet="ab1. -/;\n", max_size=40), st.integers(0, 1000))
 def test_a_guess_is_always_allowed_and_a_copy_goes_its_own_way(body: str, seed: int) -> None:
     transcript, choose = PROGRAM.begin(body), random.Random(seed)

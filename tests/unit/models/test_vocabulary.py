@@ -30,7 +30,7 @@ def test_a_mark_in_an_event_is_the_text_it_looks_like(vocabulary: Vocabulary, ma
         assert spelled(vocabulary, vocabulary.encode(text)) == text.encode()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([*MARKS, "[", "PAD", "7]", " ", "é", "\x00", "\n", "root"]), max_size=12).map("".join))
 def test_every_text_is_encoded_byte_for_byte(vocabulary: Vocabulary, text: str) -> None:
     assert spelled(vocabulary, vocabulary.encode(text)) == text.encode()

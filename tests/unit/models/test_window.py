@@ -1,7 +1,7 @@
 """Texts of a window as rows without repeats."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.window import TILE_ROWS, Int32s, order_of, rows_of, shares, stretches
@@ -23,6 +23,7 @@ def test_a_shared_beginning_is_one_stretch_of_rows_that_belongs_to_all_who_share
     assert rows.ends.tolist() == [2, 3, 4]
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_the_rows_of_a_text_spell_the_text(texts: list[list[int]]) -> None:
     given_texts = arrays(texts)
@@ -36,6 +37,7 @@ def test_the_rows_of_a_text_spell_the_text(texts: list[list[int]]) -> None:
         assert rows.ends[number] == np.flatnonzero(mine)[-1]
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_no_beginning_is_a_row_twice(texts: list[list[int]]) -> None:
     given_texts = arrays(texts)
@@ -44,11 +46,13 @@ def test_no_beginning_is_a_row_twice(texts: list[list[int]]) -> None:
     assert len(rows.token) == len({tuple(text[:end]) for text in texts for end in range(1, len(text) + 1)})
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_sorted_is_by_token_and_a_text_comes_before_what_goes_on_from_it(texts: list[list[int]]) -> None:
     assert [texts[i] for i in order_of(arrays(texts))] == sorted(texts)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2000))
 def test_stretches_cover_all_rows_and_are_full_tiles_but_for_the_last(rows: int) -> None:
     cut = list(stretches(rows))
@@ -58,6 +62,7 @@ def test_stretches_cover_all_rows_and_are_full_tiles_but_for_the_last(rows: int)
     assert rows < TILE_ROWS or TILE_ROWS <= cut[-1][1] - cut[-1][0] < 2 * TILE_ROWS
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 8))
 def test_shares_are_contiguous_and_none_exceeds_its_part_by_more_than_one_text(lengths: list[int], parts: int) -> None:
     cut = shares(lengths, parts)
