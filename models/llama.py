@@ -38,10 +38,13 @@ MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 _log = structlog.get_logger()
 _said: deque[str] = deque(maxlen=8)
 _PIECE_BYTES = 1024
+_DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 
 
 @native.llama_log_callback  # type: ignore[untyped-decorator]
-def _hear(_level: int, text: bytes, _user_data: object) -> None:
+def _hear(level: int, text: bytes, _user_data: object) -> None:
+    if level == _DEBUG:  # a hundred lines a context
+        return
     line = text.decode("utf-8", "replace").strip()
     if line and line != ".":
         _said.append(line)

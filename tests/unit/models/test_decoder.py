@@ -146,20 +146,22 @@ def fields_the_long_way(model: Model, text: str, label: str) -> tuple[dict[str, 
     return transcript.values()[0], closest
 
 
-def test_fields_written_side_by_side_and_ahead_are_those_that_greedy_decoding_writes(decoder_file: Path) -> None:
-    classifier = open_classifier(decoder_file, threads=1)
-    opinions = classifier.classify(LINES)
+@pytest.mark.parametrize("seed", range(4))
+def test_fields_written_side_by_side_and_ahead_are_those_that_greedy_decoding_writes(tmp_path: Path, seed: int) -> None:
+    path = tiny_decoder(tmp_path / "seeded.gguf", seed=seed)
+    classifier = open_classifier(path, threads=1)
+    events = [f"{line} {word}" for line in LINES[:4] for word in ("a", "-", "b c")]
+    opinions = classifier.classify(events)
     classifier.close()
     names = RELEASE.task.label_names
-    compared = 0
-    with Model(decoder_file) as model:
-        for text, opinion in zip(LINES, opinions, strict=True):
+    differing = []
+    with Model(path) as model:
+        for text, opinion in zip(events, opinions, strict=True):
             label = names[opinion.probabilities.index(max(opinion.probabilities))]
             if label in RELEASE.task.fields_for:
                 fields, closest = fields_the_long_way(model, text, label)
                 # Where two words are as good as equal, the last bits decide, and those differ with the batch.
-                if closest > 0.05:
-                    assert opinion.fields == fields, text
-                    compared += 1
+                if closest > 0.02 and opinion.fields != fields:
+                    differing.append((text, opinion.fields, fields))
 
-    assert compared >= 2
+    assert differing == []
