@@ -166,7 +166,7 @@ def _watch(console: Console, gateway: GatewayProcess, senders: Sequence[Sender],
     """Send, and show what comes out, until everything has or nothing more does."""
     expected = sum(len(sender.lines) for sender in senders)
     task = decode_toml(_TASK.read_text(encoding="utf-8"), Task, str(_TASK))
-    score = Score(task.label_names, task.default_label)
+    score = Score(task.label_names)
     with ThreadPoolExecutor(len(senders)) as pool, _screen(console, score) as show:
         began = progressed = monotonic()
         running = [pool.submit(sender.run) for sender in senders]

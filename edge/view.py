@@ -20,9 +20,9 @@ _COLOURS = ("green", "yellow", "red", "magenta", "cyan", "blue")  # in the task'
 class Score:
     """What has gone in and come out so far."""
 
-    def __init__(self, labels: Sequence[str], default_label: str) -> None:
+    def __init__(self, labels: Sequence[str]) -> None:
+        """Take the labels in the task's order, the mildest first; a verdict with any other than that one matters."""
         self.labels = tuple(labels)
-        self.default_label = default_label
         self.sent = 0
         self.elapsed_s = 0.0
         self.verdicts = 0
@@ -40,7 +40,7 @@ class Score:
             self.by_route[verdict.route] += 1
             self.by_source[verdict.source] += 1
             self._latencies_ms.append(max(0.0, now_ms - verdict.received_at_ms))
-            if verdict.label != self.default_label:
+            if verdict.label != self.labels[0]:
                 self._latest.append(verdict)
 
     @property

@@ -26,7 +26,7 @@ def verdict(number: int, label: str, text: str = "sshd: hello", route: Route = "
 
 
 def score() -> Score:
-    score = Score(("benign", "suspicious", "critical"), "benign")
+    score = Score(("benign", "suspicious", "critical"))
     score.sent, score.elapsed_s = 5, 2.0
     score.add([verdict(number, "benign") for number in range(3)], now_ms=1010)
     score.add([verdict(4, "critical", "[bold]rm -rf\x1b[2J\n", "review")], now_ms=1030)
@@ -38,7 +38,7 @@ def test_one_line_says_what_went_in_and_came_out() -> None:
 
 
 def test_a_clock_that_steps_back_makes_no_negative_latency() -> None:
-    late = Score(("benign",), "benign")
+    late = Score(("benign",))
     late.add([verdict(1, "benign"), verdict(2, "benign")], now_ms=0)
     assert late.latency_ms() == (0.0, 0.0)
 
@@ -50,6 +50,12 @@ def test_the_picture_shows_an_event_as_text_whatever_it_contains() -> None:
     assert "[bold]rm -rf·[2J·" in shown
     assert "\x1b" not in shown
     assert "accepted 3   review 1" in shown
+
+
+def test_only_verdicts_that_are_not_the_mildest_are_shown_the_newest_first() -> None:
+    shown = Score(("benign", "suspicious", "critical"))
+    shown.add([verdict(1, "suspicious"), verdict(2, "benign"), verdict(3, "critical")], now_ms=1000)
+    assert [each.id for each in shown.latest()] == ["o.3", "o.1"]
 
 
 def test_control_characters_become_dots() -> None:
