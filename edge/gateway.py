@@ -136,12 +136,15 @@ class Gateway:
             signal.signal(number, enqueue)
         Thread(target=self._obey, args=(signals,), name="control", daemon=True).start()
         self._operations.start()
-        self._intake.start()
         failure: BaseException | None = None
         try:
+            self._intake.start()
             cli_main(self._flow, workers_per_process=1, epoch_interval=self._epoch, recovery_config=self._recovery)
         except BytewaxRuntimeError as error:
             failure = _root_cause(error)
+        except ConfigError:
+            if not self._stop.is_set():  # told to stop, it does not get to listen
+                raise
         finally:
             self._stopped.set()
         return self._outcome(failure)
