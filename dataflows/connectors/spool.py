@@ -170,7 +170,15 @@ class Spool:
         except sqlite3.Error:
             return False
         fits: bool = held + count + _ROW_BYTES <= self._max_bytes
-        return fits and self._disk_takes(count)
+        return fits and (self._disk_takes(count) or (self._give_back_log() and self._disk_takes(count)))
+
+    def _give_back_log(self) -> bool:
+        """Empty the log: it shrinks only at a commit, and nobody commits on a disk that is full of it."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            return False
+        return True
 
     def refuse(self, notes: Notes = NOTHING) -> None:
         """Record that room is wanting, and what was lost for it.

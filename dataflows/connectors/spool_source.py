@@ -74,6 +74,7 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
         # What we resume from is committed already.
         self._committable: int | None = self._seq
         self._trimmed = 0
+        self._untrimmed = False
         self._failing = False
         self._read_at = 0.0
 
@@ -142,8 +143,11 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
         try:
             self._reader.trim(before_seq)
         except UnavailableError as error:
-            log.warning("spool_not_trimmed", reason=str(error))  # the next epoch trims this too
+            if not self._untrimmed:
+                log.warning("spool_not_trimmed", reason=str(error))
+            self._untrimmed = True  # the next epoch trims this too
             return
+        self._untrimmed = False
         self._trimmed = before_seq
 
 

@@ -220,3 +220,13 @@ def test_what_is_to_be_left_free_of_a_disk_is_left_to_trims(path: Path) -> None:
     spool.refuse(Notes(losses={("udp", "disk"): 1}))
 
     assert SpoolReader(path).status().counters.losses == {("udp", "disk"): 1}
+
+
+def test_a_spool_that_has_no_room_gives_back_what_its_log_holds(path: Path) -> None:
+    Spool(path, LIMIT).append([arrival(os.urandom(100_000))])
+    log = path.with_name(path.name + "-wal")
+    spool = Spool(path, LIMIT, left_free_bytes=1 << 60)
+    assert log.stat().st_size > 100_000
+
+    assert not spool.takes(100)
+    assert log.stat().st_size == 0
