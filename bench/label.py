@@ -95,7 +95,7 @@ def five_million() -> list[Row]:
             "1 slot": one_slot.one_token,
             "2 slots": two_slots.one_token,
         }
-        speeds = measured(contenders, lines(6 * _WINDOW), rounds=3)
+        speeds = measured(contenders, lines(6 * _WINDOW), rounds=2)
         efficiency = decode_efficiency(path, ours)
     slots = max(("1 slot", "2 slots"), key=speeds.rate)
     return [

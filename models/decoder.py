@@ -6,7 +6,8 @@ thread, and read with no shared beginning decoded twice. Only then are fields wr
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import TypeVar
 
 import numpy as np
@@ -109,7 +110,11 @@ class DecoderClassifier:
         if self._pool is None or len(parts) == 1:
             answers = [self._read(lane, part) for lane, part in zip(self._lanes, parts, strict=False)]
         else:
-            answers = list(self._pool.map(self._read, self._lanes, parts))
+            futures = [
+                self._pool.submit(self._read, lane, part) for lane, part in zip(self._lanes, parts, strict=False)
+            ]
+            wait(futures)  # all of them: a lane that still runs is not free, whatever happened to another
+            answers = [future.result() for future in futures]
         opinions = {
             suffix.tokens.tobytes(): opinion
             for part, answer in zip(parts, answers, strict=True)
@@ -132,19 +137,18 @@ class DecoderClassifier:
     def _read(self, lane: Lane, part: Sequence[_Suffix]) -> list[Opinion]:
         """Read sorted, distinct texts on one lane."""
         texts = [suffix.tokens for suffix in part]
-        if len(self._labels.questions) == 1:
-            read = ((stretch, self._root_answers(stretch.logits)) for stretch in lane.read(texts))
-        else:
-            # A label is known only when all its questions are answered, so fields take a second pass.
-            answers = self._all_answers(lane, texts)
-            if self._program is None:
-                return [self._opinion(*pair, _NO_FIELDS) for pair in zip(part, answers, strict=True)]
-            read = ((stretch, answers[stretch.first :][: len(stretch.logits)]) for stretch in lane.read(texts))
+        # A label of several questions is known only when all are answered, so fields take a second pass then.
+        answers = self._all_answers(lane, texts) if len(self._labels.questions) > 1 else None
+        if answers is not None and self._program is None:
+            return [self._opinion(*pair, _NO_FIELDS) for pair in zip(part, answers, strict=True)]
         opinions: list[Opinion] = []
-        for stretch, stretch_answers in read:
-            suffixes = part[stretch.first :][: len(stretch_answers)]
-            fields = self._fields(stretch, suffixes, stretch_answers)
-            opinions += [self._opinion(*parts) for parts in zip(suffixes, stretch_answers, fields, strict=True)]
+        with closing(lane.read(texts)) as stretches:
+            for stretch in stretches:
+                end = stretch.first + len(stretch.logits)
+                suffixes = part[stretch.first : end]
+                logs = self._root_answers(stretch.logits) if answers is None else answers[stretch.first : end]
+                fields = self._fields(stretch, suffixes, logs)
+                opinions += [self._opinion(*parts) for parts in zip(suffixes, logs, fields, strict=True)]
         return opinions
 
     def _root_answers(self, logits: Logits) -> list[Float64s]:
@@ -162,11 +166,12 @@ class DecoderClassifier:
         ]
         order = order_of([tokens for _, _, tokens in asked])
         answers: list[list[Float64s]] = [[np.empty(0)] * len(questions) for _ in texts]
-        for stretch in lane.read([asked[i][2] for i in order]):
-            numbers = order[stretch.first :][: len(stretch.logits)]
-            for row, total, i in zip(stretch.logits, log_totals(stretch.logits), numbers, strict=True):
-                text, place, _ = asked[i]
-                answers[text][place] = row[questions[place].answers] - total
+        with closing(lane.read([asked[i][2] for i in order])) as stretches:
+            for stretch in stretches:
+                numbers = order[stretch.first : stretch.first + len(stretch.logits)]
+                for row, total, i in zip(stretch.logits, log_totals(stretch.logits), numbers, strict=True):
+                    text, place, _ = asked[i]
+                    answers[text][place] = row[questions[place].answers] - total
         return [self._labels.read(answer) for answer in answers]
 
     def _fields(self, stretch: Stretch, suffixes: Sequence[_Suffix], logs: Sequence[Float64s]) -> list[_Fields]:

@@ -64,7 +64,7 @@ class EncoderClassifier:
         if self._pool is None or len(parts) == 1:
             answers = [_read(lane, part) for lane, part in zip(self._lanes, parts, strict=False)]
         else:
-            answers = list(self._pool.map(_read, self._lanes, parts))
+            answers = list(self._pool.map(_read, self._lanes, parts))  # an `Encoder` locks itself
         logits = dict(zip(map(tuple, order), np.concatenate(answers)[:, self._columns], strict=True))
         return [self._opinion(logits[tuple(text.tokens)], truncated=text.truncated) for text in encoded]
 

@@ -4,7 +4,7 @@ Two contexts share the model's weights. llama.cpp's flash attention is fast on a
 a backlog is read with it, tile by tile, and few rows, transcripts among them, without (docs/adr/0013).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from msgspec import Struct
 
@@ -54,12 +54,12 @@ class Lane:
         """Tokens that were decoded since it was opened, the instruction's among them."""
         return self._few.decoded + self._many.decoded
 
-    def read(self, texts: Sequence[Int32s]) -> Iterator[Stretch]:
-        """Yield what is behind texts that are sorted, distinct and not empty."""
+    def read(self, texts: Sequence[Int32s]) -> Generator[Stretch, None, None]:
+        """Yield what is behind texts that are sorted, distinct and not empty; close it, so that they are forgotten."""
         for begin in range(0, len(texts), WINDOW_TEXTS):
             yield from self._read_window(texts[begin : begin + WINDOW_TEXTS], begin)
 
-    def _read_window(self, texts: Sequence[Int32s], number: int) -> Iterator[Stretch]:
+    def _read_window(self, texts: Sequence[Int32s], number: int) -> Generator[Stretch, None, None]:
         rows = rows_of(texts)
         total = len(rows.token)
         lengths = [len(text) for text in texts]
