@@ -1,0 +1,49 @@
+"""An encoder's head in the task's order, whatever else is in the batch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.contracts.errors import UntrustedError
+from models.llama import Encoder, Model
+from models.opening import open_classifier
+from tests.checks.classifier import LINES
+from tests.fakes.tiny_models import TASK, tiny_encoder
+
+
+def test_probabilities_are_the_softmax_of_the_head_in_the_task_s_order(encoder_file: Path) -> None:
+    classifier = open_classifier(encoder_file, threads=2)
+    opinions = classifier.classify(LINES)
+    classifier.close()
+    with Model(encoder_file) as model:
+        encoder = Encoder(model, rows=512, sequences=1)
+        for line, opinion in zip(LINES, opinions, strict=True):
+            (logits,) = encoder.encode([model.vocabulary.encode_whole(line)])
+            softmax = dict(zip(model.labels, np.exp(logits) / np.exp(logits).sum(), strict=True))
+
+            assert opinion.probabilities == pytest.approx([softmax[name] for name in TASK.label_names], abs=0.01)
+
+
+def test_a_text_longer_than_the_positions_keeps_the_mark_at_its_end(encoder_file: Path) -> None:
+    classifier = open_classifier(encoder_file, threads=1)
+    exact, longer = "root " * 510, "root " * 511
+    opinions = classifier.classify([exact, longer, longer + "x"])
+    classifier.close()
+
+    assert [opinion.truncated for opinion in opinions] == [False, True, True]
+    assert opinions[1].probabilities == opinions[2].probabilities
+
+
+def test_there_is_no_mass_to_lose_and_no_field_to_read(encoder_file: Path) -> None:
+    classifier = open_classifier(encoder_file, threads=1)
+
+    assert {(opinion.label_mass, *opinion.fields) for opinion in classifier.classify(LINES)} == {(1.0,)}
+    classifier.close()
+
+
+def test_a_head_with_other_labels_than_the_task_s_is_refused_with_both(tmp_path: Path) -> None:
+    path = tiny_encoder(tmp_path / "other.gguf", labels=("spam", "ham", "eggs"))
+
+    with pytest.raises(UntrustedError, match=r"answers \['spam', 'ham', 'eggs'\], task soc-triage wants \['benign'"):
+        open_classifier(path)
