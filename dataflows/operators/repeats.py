@@ -66,8 +66,9 @@ class Window:
             if len(new) < len(ids) or not new.isdisjoint(seen):
                 events = _first_of_each(events, seen)
                 ids = [event.id for event in events]
-            seen.update(ids)
-            self._batches.append((now, ids))
+            if ids:  # nothing but repeats leaves nothing to forget
+                seen.update(ids)
+                self._batches.append((now, ids))
             return events
 
     def _forget(self, now: float) -> None:

@@ -67,6 +67,16 @@ def test_memory_is_bounded_by_the_window_and_one_batch(batches: list[list[int]],
         assert len(window) <= size + 2 * 8
 
 
+def test_batches_of_nothing_but_repeats_take_no_memory() -> None:
+    window = Window(Repeats(), Clock())
+    fresh(window, 1)
+
+    for _ in range(100):
+        fresh(window, 1)
+
+    assert len(window._batches) == 1
+
+
 @given(st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=20))
 def test_a_window_that_is_large_enough_lets_each_id_pass_once(batches: list[list[int]]) -> None:
     window = Window(Repeats(), Clock())
