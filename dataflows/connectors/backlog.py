@@ -1,5 +1,6 @@
 """What a far end has not taken yet, in order, on disk: SQLite in WAL mode, synchronous, by number."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,20 +35,23 @@ class Backlog:
         self._lock = Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Payloads hold events, which are nobody else's to read; SQLite gives the log beside it the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
             for pragma in _PRAGMAS:
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.execute(_SCHEMA)
             found = self._db.execute("SELECT coalesce(sum(bytes), 0), coalesce(max(last), 0) FROM chunk").fetchone()
             first = self._db.execute("SELECT last, body FROM chunk ORDER BY last LIMIT 1").fetchone()
-        except (OSError, sqlite3.Error) as error:
+            before_first: int = first[0] - len(_unpack(first[1])) if first else found[1]
+        except (OSError, sqlite3.Error, msgspec.DecodeError) as error:
             raise UnavailableError(
                 f"backlog {path}: cannot be opened: {error}; move it away to go on without it"
             ) from error
         self._bytes: int = found[0]
         self.last: int = found[1]
         """The number of the last payload kept here, or once kept here."""
-        self.trimmed: int = first[0] - len(_unpack(first[1])) if first else self.last
+        self.trimmed: int = before_first
         """Every payload up to this number is gone."""
 
     @property
@@ -92,7 +96,7 @@ class Backlog:
         Bytes are counted by rows, so the answer can be one row longer than `most_bytes`.
 
         Raises:
-            UnavailableError: the disk cannot be read.
+            UnavailableError: the disk cannot be read, or what it gives back is not what was written.
         """
         found: list[bytes] = []
         last = number
@@ -104,8 +108,11 @@ class Backlog:
                     most_bytes -= size
                     if most_bytes <= 0 or len(found) >= most_payloads:
                         break
-            except sqlite3.Error as error:
-                raise UnavailableError(f"backlog {self._path}: cannot be read: {error}") from error
+            except (sqlite3.Error, msgspec.DecodeError) as error:
+                raise UnavailableError(
+                    f"backlog {self._path}: cannot be read behind number {number}: {error}; nothing is skipped. Where "
+                    "the disk is broken, stop the gateway, move the file away and start without it"
+                ) from error
         beyond = max(0, len(found) - most_payloads)
         return last - beyond, found[:most_payloads]
 

@@ -81,6 +81,27 @@ def test_a_file_that_is_no_backlog_is_refused_with_its_name(tmp_path: Path) -> N
         Backlog(path, PLENTY)
 
 
+def test_nobody_else_may_read_what_waits(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "b.sqlite3", PLENTY)
+    backlog.append(1, [b"one"])
+
+    assert len(list(tmp_path.iterdir())) > 1
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
+
+
+def test_a_row_that_does_not_decode_is_an_outage_with_advice_and_not_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "b.sqlite3"
+    backlog = Backlog(path, PLENTY)
+    backlog.append(1, [b"one"])
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE chunk SET body = x'c1'")
+
+    with pytest.raises(UnavailableError, match=r"cannot be read behind number 0: .* move the file away"):
+        backlog.after(0, PLENTY, 100)
+    with pytest.raises(UnavailableError, match=r"cannot be opened: .*; move it away"):
+        Backlog(path, PLENTY)
+
+
 def test_a_disk_without_room_keeps_what_was_there_and_says_so(tmp_path: Path) -> None:
     backlog = Backlog(tmp_path / "b.sqlite3", PLENTY)
     backlog.append(1, [b"kept"])
