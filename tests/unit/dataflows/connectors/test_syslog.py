@@ -99,6 +99,18 @@ def test_datagrams_are_records_without_their_line_ends(intake: Intake) -> None:
     intake.wait_for(b"<13>one", b"<13>two", b"x" * 100, b"y" * 101, b"z" * 101)
 
 
+def test_a_flood_of_blank_datagrams_is_taken_in_bounded_portions(intake: Intake) -> None:
+    listener = intake.bind_udp()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(600):
+            sender.sendto(b"\n", ("127.0.0.1", listener.port))
+
+    assert listener._receive()
+    assert listener._receive(), "the rest"
+    assert not listener._receive()
+    listener.start()  # to be stopped
+
+
 def test_what_the_kernel_drops_is_counted(intake: Intake) -> None:
     sent = 500
     listener = intake.bind_udp(receive_buffer_bytes=4096)
