@@ -62,7 +62,7 @@ class Mqtt(_Source, frozen=True, kw_only=True, tag="mqtt"):
     host: str = "127.0.0.1"
     port: Port = 1883
     topics: Annotated[tuple[str, ...], Meta(min_length=1)]
-    client_id: str = ""  # empty: the gateway's name and the source's
+    client_id: str = ""  # empty: the gateway's name, the source's and `in`
     text_path: str = ""  # `a.b.c` into a JSON payload; empty: the payload is the text
     id_path: str = ""  # where the sender's own id stands, if it has one
     tls: ClientTls | None = None
@@ -141,7 +141,8 @@ class Model(_Section, frozen=True, kw_only=True):
 
 
 class Spool(_Section, frozen=True, kw_only=True):
-    max_bytes: Bytes = 2 << 30  # about a day at 200 events/s
+    # At least several rows of the largest size, so that writing and trimming take turns.
+    max_bytes: Annotated[int, Meta(ge=1 << 20)] = 2 << 30  # about a day at 200 events/s
 
 
 class Repeats(_Section, frozen=True, kw_only=True):
@@ -171,6 +172,20 @@ class Config(_Section, frozen=True, kw_only=True):
     dead_letters: JsonLines | None = None  # none: `dead-letters.jsonl` in the state directory
 
 
+def dead_letters(config: Config) -> JsonLines:
+    """Where dead letters go: as configured, else into the state directory."""
+    if config.dead_letters is not None:
+        return config.dead_letters
+    return JsonLines(name="dead-letters", path=str(Path(config.gateway.state_dir) / "dead-letters.jsonl"))
+
+
+def client_id(gateway: str, part: Mqtt | MqttOutput) -> str:
+    """Return what a broker knows a part by: one id per direction, for it hangs up on a client whose id comes again."""
+    if isinstance(part, Mqtt):
+        return part.client_id or f"{gateway}-{part.name}-in"
+    return f"{gateway}-{part.name}-out"
+
+
 def config_path() -> Path:
     """Where the configuration is looked for: `HEADWATER_CONFIG`, else `./edge.toml`."""
     return Path(os.environ.get("HEADWATER_CONFIG", "edge.toml"))
@@ -187,7 +202,9 @@ def read_config(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}; `python -m edge init` writes one") from error
     config = decode_toml(text, Config, str(path))
-    for section, parts in (("sources", config.sources), ("outputs", config.outputs)):
+    # Dead letters are an output too: its name is that of a backlog, where two would take each other's payloads.
+    outputs = (*config.outputs, dead_letters(config))
+    for section, parts in (("sources", config.sources), ("outputs` and `dead_letters", outputs)):
         names = [part.name for part in parts]
         for name in names:
             if names.count(name) > 1:

@@ -5,7 +5,19 @@ from collections import defaultdict
 from pathlib import Path
 
 from edge.certificates import load_all
-from edge.config import Config, JsonLines, Mqtt, Source, SyslogTcp, SyslogUdp
+from edge.config import (
+    Config,
+    FileTail,
+    JsonLines,
+    Mqtt,
+    MqttOutput,
+    Source,
+    SyslogTcp,
+    SyslogUdp,
+    client_id,
+    dead_letters,
+    read_password,
+)
 from models.contracts.errors import ConfigError
 
 
@@ -25,12 +37,8 @@ def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
         )
     _require_own_ports(config, path)
     _require_own_files(config, path)
-    for source in config.sources:
-        if isinstance(source, Mqtt):
-            # Paho costs a few megabytes, which a gateway without MQTT saves.
-            from dataflows.connectors.mqtt import check_topics  # noqa: PLC0415
-
-            check_topics(f"{path}: source {source.name}", source.topics)
+    _require_room(config, path)
+    _require_brokers_fit(config, path)
     return load_all(config)
 
 
@@ -67,14 +75,54 @@ def _require_own_ports(config: Config, path: Path) -> None:
 
 
 def _require_own_files(config: Config, path: Path) -> None:
+    """Refuse two outputs that write one file, and a source that would follow what we write."""
     outputs = [output for output in config.outputs if isinstance(output, JsonLines)]
-    if config.dead_letters is not None:
-        outputs.append(config.dead_letters)
     owners: dict[Path, str] = {}
-    for output in outputs:
-        file = Path(output.path).absolute()
+    for output in (*outputs, dead_letters(config)):
+        file = Path(output.path).resolve()
         if file in owners:
             raise ConfigError(
                 f"{path}: `path`: found {output.path} for {owners[file]} and {output.name}; each needs its own"
             )
         owners[file] = output.name
+    for source in config.sources:
+        if isinstance(source, FileTail) and (writer := owners.get(Path(source.path).resolve())) is not None:
+            raise ConfigError(
+                f"{path}: `path`: found {source.path} for source {source.name} and output {writer}; "
+                "a verdict would be an event again: each needs its own"
+            )
+
+
+def _require_room(config: Config, path: Path) -> None:
+    most = config.spool.max_bytes // 2
+    for source in config.sources:
+        if source.max_event_bytes > most:
+            raise ConfigError(
+                f"{path}: source {source.name}: `max_event_bytes`: found {source.max_event_bytes}, wanted at most "
+                f"{most}, half of `spool.max_bytes`: a longer event would wait for room for ever"
+            )
+
+
+def _require_brokers_fit(config: Config, path: Path) -> None:
+    owners: dict[tuple[str, int, str], str] = {}
+    parts: list[tuple[str, Mqtt | MqttOutput]] = [
+        (f"source {source.name}", source) for source in config.sources if isinstance(source, Mqtt)
+    ]
+    parts += [(f"output {output.name}", output) for output in config.outputs if isinstance(output, MqttOutput)]
+    for where, part in parts:
+        # Paho costs a few megabytes, which a gateway without MQTT saves.
+        from dataflows.connectors.mqtt import check_topics  # noqa: PLC0415
+        from dataflows.connectors.mqtt_publisher import check_topic  # noqa: PLC0415
+
+        if isinstance(part, Mqtt):
+            check_topics(f"{path}: {where}", part.topics)
+        else:
+            check_topic(f"{path}: {where}", part.topic)
+        read_password(f"{path}: {where}", part.password_file)
+        known_as = client_id(config.gateway.name, part)
+        owner = owners.setdefault((part.host, part.port, known_as), where)
+        if owner != where:
+            raise ConfigError(
+                f"{path}: `client_id`: found {known_as} at {part.host}:{part.port} for {owner} and {where}; each needs "
+                "its own, or the broker lets in only one"
+            )

@@ -27,11 +27,10 @@ from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, Ud
 from dataflows.connectors.tls import client_context, server_context
 from edge import config as cfg
 from edge import logs
-from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
+from models.contracts.errors import HeadwaterError, UnavailableError
 
 SPOOL_FILE = "spool.sqlite3"
 _ENVELOPE_MAX_BYTES = 64 << 10
-_SPOOL_LEAST_BYTES = 1 << 20  # several rows of the largest size, so that writing and trimming take turns
 
 log = structlog.get_logger()
 
@@ -57,11 +56,6 @@ class Intake:
             ConfigError: a source cannot work as configured.
             UnavailableError: the state directory or the spool cannot be opened.
         """
-        if config.spool.max_bytes < _SPOOL_LEAST_BYTES:
-            raise ConfigError(
-                f"`spool.max_bytes`: found {config.spool.max_bytes}, wanted at least "
-                f"{_SPOOL_LEAST_BYTES}; nothing was started"
-            )
         path = spool_path(config)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +126,7 @@ class Intake:
                 host=source.host,
                 port=source.port,
                 topics=source.topics,
-                client_id=source.client_id or f"{gateway}-{source.name}",
+                client_id=cfg.client_id(gateway, source),
                 # An envelope is longer than the text in it; the flow cuts the text.
                 max_payload_bytes=max(source.max_event_bytes, _ENVELOPE_MAX_BYTES)
                 if source.text_path

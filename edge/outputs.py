@@ -12,7 +12,17 @@ from dataflows.connectors.json_lines import JsonLinesCarrier
 from dataflows.connectors.siem import SiemCarrier
 from dataflows.observer import Observer
 from dataflows.triage import Outlet
-from edge.config import Config, JsonLines, MqttOutput, Output, SyslogOutput, Terminal, read_password
+from edge.config import (
+    Config,
+    JsonLines,
+    MqttOutput,
+    Output,
+    SyslogOutput,
+    Terminal,
+    client_id,
+    dead_letters,
+    read_password,
+)
 from models.contracts.event import DeadLetter
 from models.contracts.verdict import Verdict
 from models.contracts.wire import encode, encode_lines
@@ -22,9 +32,7 @@ Encode = Callable[[list[Verdict]], Sequence[bytes]]
 
 def dead_letter_sink(config: Config, stop: Event, observer: Observer) -> CourierSink[DeadLetter]:
     """Return the sink for what gets no verdict: always there, so that nothing needs to be dropped."""
-    wanted = config.dead_letters
-    if wanted is None:
-        wanted = JsonLines(name="dead-letters", path=str(Path(config.gateway.state_dir) / "dead-letters.jsonl"))
+    wanted = dead_letters(config)
     return CourierSink(
         wanted.name,
         _json_lines(wanted),
@@ -41,7 +49,7 @@ def outlets(
     contexts: Mapping[str, ssl.SSLContext],
     stop: Event,
     observer: Observer,
-    dead_letters: CourierSink[DeadLetter],
+    letters: CourierSink[DeadLetter],
 ) -> list[Outlet]:
     """Return one outlet per configured output; `contexts` are those of `certificates.load_all`."""
     found = []
@@ -55,7 +63,7 @@ def outlets(
             stop=stop,
             limits=Limits(backlog_bytes=output.backlog_max_bytes),
             observer=observer,
-            dead_letters=dead_letters,
+            dead_letters=letters,
         )
         # A step's name may be no other step's, and an output may be called as the operator likes.
         found.append(Outlet(f"output-{output.name}", sink, output.routes))
@@ -92,7 +100,7 @@ def _mqtt(output: MqttOutput, gateway: str, tls: ssl.SSLContext | None) -> Calla
         host=output.host,
         port=output.port,
         topic=output.topic,
-        client_id=f"{gateway}-{output.name}",
+        client_id=client_id(gateway, output),
         tls=tls,
         username=output.username,
         password=read_password(f"output {output.name}", output.password_file),

@@ -107,7 +107,7 @@ def test_the_guide_has_every_metric_and_no_other() -> None:
         losses={},
         incidents={},
     )
-    server = OperationsServer(config.Operations(port=0), meters, lambda: status)
+    server = OperationsServer(config.Operations(port=0), meters, lambda: status.idle_s, lambda: status)
     server.close()
     served = {metric.name + ("_total" if metric.type == "counter" else "") for metric in meters.registry.collect()}
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import read_config
+from edge.config import Mqtt, MqttOutput, client_id, read_config
 from edge.examine import require_sound
 from models.contracts.errors import ConfigError
 
@@ -20,6 +20,8 @@ kind = "json-lines"
 name = "verdicts"
 path = "verdicts.jsonl"
 """
+DEVICES = '[[sources]]\nkind = "mqtt"\nname = "bus"\ntopics = ["devices"]\n'
+BUS = '[[outputs]]\nkind = "mqtt"\nname = "bus"\n'
 
 
 def refusal(tmp_path: Path, text: str) -> str:
@@ -34,6 +36,18 @@ def test_tcp_and_udp_may_share_a_port_number(tmp_path: Path) -> None:
     path = tmp_path / "edge.toml"
     path.write_text(GOOD)
     require_sound(read_config(path), path)
+
+
+def test_a_source_and_an_output_of_one_name_are_two_clients_of_their_broker(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(GOOD + DEVICES + BUS)
+    config = read_config(path)
+    require_sound(config, path)
+    source, output = config.sources[-1], config.outputs[-1]
+    assert isinstance(source, Mqtt)
+    assert isinstance(output, MqttOutput)
+    assert client_id("gw", source) == "gw-bus-in"
+    assert client_id("gw", output) == "gw-bus-out"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +75,41 @@ def test_tcp_and_udp_may_share_a_port_number(tmp_path: Path) -> None:
         (
             GOOD + '[[sources]]\nkind = "mqtt"\nname = "devices"\ntopics = ["a/#", "a/b"]\n',
             "/edge.toml: source devices: `topics`: `a/#` and `a/b` overlap",
+        ),
+        (
+            GOOD + DEVICES + BUS + 'client_id = "gateway-bus-out"\n',
+            "/edge.toml: Object contains unknown field `client_id`",
+        ),
+        (
+            GOOD + DEVICES + 'client_id = "gateway-bus-out"\n' + BUS,
+            "/edge.toml: `client_id`: found gateway-bus-out at 127.0.0.1:1883 for source bus and output bus; each",
+        ),
+        (
+            GOOD + DEVICES + 'password_file = "gone"\n',
+            "/edge.toml: source bus: `password_file` gone cannot be read",
+        ),
+        (GOOD + BUS + 'password_file = "gone"\n', "/edge.toml: output bus: `password_file` gone cannot be read"),
+        (GOOD + BUS + 'topic = "a/#"\n', "/edge.toml: output bus: `topic`"),
+        (
+            GOOD + '[dead_letters]\nname = "verdicts"\npath = "letters.jsonl"\n',
+            "/edge.toml: `outputs` and `dead_letters`: the name `verdicts` occurs 2 times",
+        ),
+        (
+            GOOD.replace('"verdicts"', '"dead-letters"'),
+            "/edge.toml: `outputs` and `dead_letters`: the name `dead-letters` occurs 2 times",
+        ),
+        (
+            GOOD.replace('"verdicts.jsonl"', '"state/dead-letters.jsonl"'),
+            "/edge.toml: `path`: found state/dead-letters.jsonl for verdicts and dead-letters; each needs its own",
+        ),
+        (
+            GOOD + '[[sources]]\nkind = "file"\nname = "own"\npath = "./verdicts.jsonl"\n',
+            "/edge.toml: `path`: found ./verdicts.jsonl for source own and output verdicts",
+        ),
+        (GOOD + "[spool]\nmax_bytes = 10\n", "/edge.toml: Expected `int` >= 1048576 - at `$.spool.max_bytes`"),
+        (
+            GOOD.replace('name = "udp"', 'name = "udp"\nmax_event_bytes = 600000') + "[spool]\nmax_bytes = 1048576\n",
+            "/edge.toml: source udp: `max_event_bytes`: found 600000, wanted at most 524288",
         ),
         (GOOD + "[model]\nthread = 2\n", "/edge.toml: Object contains unknown field `thread` - at `$.model`"),
         (GOOD.replace('"syslog-udp"\nname', '"syslog"\nname'), "/edge.toml: Invalid value 'syslog' - at `$.sources[1]"),

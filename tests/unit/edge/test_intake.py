@@ -146,9 +146,7 @@ def test_overlapping_topics_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_spool_too_small_to_work_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, UDP, 1000) == (
-        "`spool.max_bytes`: found 1000, wanted at least 1048576; nothing was started"
-    )
+    assert "Expected `int` >= 1048576 - at `$.spool.max_bytes`" in refused(tmp_path, UDP, 1000)
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
