@@ -16,6 +16,7 @@ SOURCE_MAX_BYTES = 4 << 20  # what one source may have waiting: some 50 ms of a 
 _COMMIT_MAX_BYTES = 2 << 20  # what the spool's log grows by at once
 _ROW_MAX_BYTES = 64 << 10
 _ROW_MAX_RECORDS = 512
+_ROOM_BYTES = 2 * _ROW_MAX_BYTES  # more than any source hands over at once
 _SAME_TIME_MS = 5  # arrivals this close share a row, and the time of the first
 _RECORD_BYTES = 8  # what a record costs besides itself
 _RETRY_S = 0.02
@@ -111,9 +112,13 @@ class GroupCommit:
 
     def _run(self) -> None:
         while True:
-            deliveries, losses, incidents = self._take()
-            if not deliveries and not losses and not incidents:
+            work = self._take()
+            if work is None:
                 return
+            deliveries, losses, incidents = work
+            if not deliveries and not losses and not incidents:
+                self._admit()
+                continue
             stored, reason = self._commit(deliveries, losses, incidents)
             self._settle(deliveries[:stored], deliveries[stored:], reason)
             if self._blocked and not self._spool.refusing:
@@ -122,15 +127,17 @@ class GroupCommit:
                 log.error("counts_not_written", losses=losses.total(), incidents=incidents.total())
                 return
 
-    def _take(self) -> tuple[list[Delivery], Counter[tuple[str, str]], Counter[tuple[str, str]]]:
-        """Wait for work; nothing at all means the end."""
+    def _take(self) -> tuple[list[Delivery], Counter[tuple[str, str]], Counter[tuple[str, str]]] | None:
+        """Wait for work; nothing to write means that there is room again, None the end."""
         with self._changed:
             while self._stop_by is None:
                 self._blocked = self._blocked and not self._spool.takes(self._queue[0].bytes)
                 notes_in_s = self._notes_in_s()
                 if self._losable or (self._queue and not self._blocked) or (notes_in_s is not None and notes_in_s <= 0):
                     break
-                self._changed.wait(_RETRY_S if self._blocked else notes_in_s)
+                if self._has_room_again():
+                    break
+                self._changed.wait(self._wait_s(notes_in_s))
             else:
                 if self._blocked:
                     self._changed.wait(_RETRY_S)
@@ -143,7 +150,30 @@ class GroupCommit:
                     size += taken[-1].bytes
             losses, incidents = self._losses, self._incidents
             self._losses, self._incidents = Counter(), Counter()
+            if self._stop_by is not None and not taken and not losses and not incidents:
+                return None
             return taken, losses, incidents
+
+    def _wait_s(self, notes_in_s: float | None) -> float | None:
+        if self._blocked:
+            return _RETRY_S
+        if self._spool.refusing:
+            return _NOTES_WITHIN_S if notes_in_s is None else min(notes_in_s, _NOTES_WITHIN_S)
+        return notes_in_s
+
+    def _has_room_again(self) -> bool:
+        """Whether a refusal, perhaps of an earlier process, is over though nothing waits whose commit would end it."""
+        if not self._spool.refusing or self._queue or time.monotonic() < self._refused_at + _NOTES_WITHIN_S:
+            return False
+        return self._spool.takes(_ROOM_BYTES)
+
+    def _admit(self) -> None:
+        try:
+            self._spool.admit()
+        except UnavailableError:
+            self._refused_at = time.monotonic()  # no room after all; looked at again soon
+        else:
+            self._say("")
 
     def _notes_in_s(self) -> float | None:
         if not self._losses and not self._incidents:

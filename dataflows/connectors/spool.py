@@ -191,6 +191,16 @@ class Spool:
             self._write_notes((), notes)
         self._refusing = True
 
+    def admit(self) -> None:
+        """Record that there is room again, where nothing came whose being stored would say so.
+
+        Raises:
+            UnavailableError: not now.
+        """
+        with _transaction(self._db, self._path):
+            self._db.execute("UPDATE level SET refusing = 0")
+        self._refusing = False
+
     @property
     def refusing(self) -> bool:
         """Whether the last thing recorded was a refusal."""

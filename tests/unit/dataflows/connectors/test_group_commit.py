@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +148,49 @@ def test_a_full_spool_holds_a_stream_until_there_is_room_and_loses_nothing_of_it
     assert reader.status().counters.losses == {}
     commit.close()
     assert not reader.status().refusing
+
+
+def test_a_refusal_ends_when_there_is_room_again_though_nothing_more_comes(
+    commit: GroupCommit, reader: SpoolReader
+) -> None:
+    commit.start()
+
+    def refused() -> bool:
+        commit.offer(delivery(os.urandom(50_000), source="udp", refusal=Refusal.LOSE))
+        return reader.status().refusing
+
+    wait_until(refused, "a refusal")
+    wait_until(lambda: commit.has_room("udp") and commit._waiting_bytes["udp"] == 0, "everything stored or lost")
+    before = reader.status().counters
+    reader.trim(reader.span()[1])
+
+    wait_until(lambda: not reader.status().refusing, "the end of the refusal")
+    assert reader.status().counters.events == before.events
+
+
+def test_a_refusal_stays_while_there_is_no_room(commit: GroupCommit, reader: SpoolReader) -> None:
+    commit.start()
+    commit.offer(delivery(os.urandom(LIMIT - 100_000)))
+    commit.offer(delivery(os.urandom(200_000), source="udp", refusal=Refusal.LOSE))
+    wait_until(lambda: reader.status().refusing, "a refusal")
+    commit.happened("tcp", "connections-idle")
+    wait_until(lambda: commit._refused_at + 0.6 < time.monotonic(), "time to look for room")
+
+    assert reader.status().refusing
+
+
+def test_a_refusal_that_an_earlier_process_left_ends_at_the_start_where_there_is_room(
+    path: Path, reader: SpoolReader
+) -> None:
+    spool = Spool(path, LIMIT)
+    spool.refuse()
+    spool.close()
+    assert reader.status().refusing
+
+    commit = GroupCommit(Spool(path, LIMIT))
+    commit.start()
+    wait_until(lambda: not reader.status().refusing, "the end of the refusal")
+    commit.close()
 
 
 @pytest.mark.parametrize(("refusal", "lost"), [(Refusal.HOLD, 1), (Refusal.REPEAT, 0)])
