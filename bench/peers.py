@@ -22,7 +22,6 @@ from models.llama import Attention, Batch, Context, Model
 
 CONTEXT_TOKENS = 1024
 _START_S = 60
-_VALUE_CHARACTERS = 40  # what a careful grammar lets a value be
 
 
 class HighLevel:
@@ -48,11 +47,11 @@ def label_grammar(task: Task) -> LlamaGrammar:
     )
 
 
-def fields_grammar(task: Task) -> LlamaGrammar:
+def fields_grammar(task: Task, value_characters: int) -> LlamaGrammar:
     """Return a grammar of just what our own transcript is: the peer writes the same bytes, token by token."""
     rules, lines = [], []
     for number, field in enumerate(task.fields):
-        value = f"[^;\\n] [^;\\n]{{0,{_VALUE_CHARACTERS - 1}}}"
+        value = f"[^;\\n] [^;\\n]{{0,{value_characters - 1}}}"
         if field.kind == "choice":
             value = " | ".join(f'"{choice}"' for choice in (*field.choices, ABSENT))
         more = f'(";" " " value{number}){{0,{field.max_values - 1}}}' if field.max_values > 1 else ""

@@ -16,7 +16,7 @@ from models.llama import Batch, Context, Logits
 from models.transcript import Transcript
 
 _AT_ONCE = 8
-_AHEAD_TOKENS = 24  # what is decoded of a transcript on a guess, at most
+_AHEAD_TOKENS = (2, 24)  # what is decoded of a transcript on a guess: less after a wrong one, more after a right one
 
 
 _NOTHING = np.empty((0, 0), np.float32)
@@ -38,12 +38,13 @@ class _Writing:
         self.number, self.job = number, job
         self.transcript = copy(job.transcript)
         self.decoded = 0  # tokens behind the text
+        self.reach = _AHEAD_TOKENS[1]
         self.certain = list(job.label)
         self.look_ahead()
 
     def look_ahead(self) -> None:
         """Guess what is next; it is asked where there is a choice, and behind the last if that is not the end."""
-        self.guessed, self.asked, is_end = _ahead(self.transcript)
+        self.guessed, self.asked, is_end = _ahead(self.transcript, self.reach)
         if not is_end:
             self.asked.append(len(self.guessed))
         # What stands behind the last question need not be decoded.
@@ -116,6 +117,10 @@ class Scribe:
         writing.decoded += len(writing.tokens)
         self._roll_back(writing, before + agreed)
         writing.certain = [] if word is None else [word]
+        least, most = _AHEAD_TOKENS
+        writing.reach = (
+            min(2 * writing.reach, most) if agreed == len(writing.guessed) else max(writing.reach // 2, least)
+        )
         if not writing.transcript.done:
             writing.look_ahead()
 
@@ -125,12 +130,12 @@ class Scribe:
             writing.decoded = decoded
 
 
-def _ahead(transcript: Transcript) -> tuple[list[int], list[int], bool]:
+def _ahead(transcript: Transcript, reach: int) -> tuple[list[int], list[int], bool]:
     """Return the tokens that are likely next, at which of them the model has a choice, and whether they are all."""
     likely = copy(transcript)
     guessed: list[int] = []
     asked: list[int] = []
-    while not likely.done and len(guessed) < _AHEAD_TOKENS:
+    while not likely.done and len(guessed) < reach:
         token = likely.guess()
         if token is None:
             break
