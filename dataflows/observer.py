@@ -31,6 +31,9 @@ class Observer(Protocol):
     def delivered(self, sink: str, payloads: int) -> None:
         """The far end of a sink acknowledged payloads."""
 
+    def waiting(self, sink: str) -> None:
+        """The flow waits for room in a sink's backlog; told again several times a second while it does."""
+
     def held(self, sink: str, backlog_bytes: int, *, failing: bool) -> None:
         """What a sink holds on disk for its far end, and whether the last attempt failed."""
 
@@ -54,6 +57,9 @@ class Unobserved:
         pass
 
     def delivered(self, sink: str, payloads: int) -> None:
+        pass
+
+    def waiting(self, sink: str) -> None:
         pass
 
     def held(self, sink: str, backlog_bytes: int, *, failing: bool) -> None:

@@ -76,10 +76,11 @@ def triage(
     )
     verdicts = decide("decide", classified.judged, policy, observer)
     for outlet in outlets:
-        taken = take_routes(f"{outlet.name}-routes", verdicts, outlet.routes)
-        op.output(outlet.name, _keyed(f"{outlet.name}-keyed", taken), outlet.sink)
+        # In front: an outlet may be called as another with something behind it.
+        taken = take_routes(f"routes-{outlet.name}", verdicts, outlet.routes)
+        op.output(outlet.name, _keyed(f"keyed-{outlet.name}", taken), outlet.sink)
     letters = op.merge("letters", decoded.letters, classified.letters)
-    op.output("dead_letters", _keyed("dead_letters-keyed", letters), dead_letters)
+    op.output("dead_letters", _keyed("keyed-dead_letters", letters), dead_letters)
     return flow
 
 

@@ -71,7 +71,9 @@ class Meters:
     Counts include what a replay after a crash repeats, and start at 0 with the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Callable[[], None] = lambda: None) -> None:
+        """Call `waiting` as long as the flow waits for a sink."""
+        self._waiting = waiting
         disable_created_metrics()  # type: ignore[no-untyped-call]  # no `_created` series beside each figure
         self.registry = registry = CollectorRegistry()
         self._taken = Counter("headwater_taken", "Events the flow took, by source.", ["source"], registry=registry)
@@ -84,7 +86,12 @@ class Meters:
         self._dead_letters = Counter(
             "headwater_dead_letters", "Events without a verdict, by reason.", ["reason"], registry=registry
         )
-        self._delivered = Counter("headwater_delivered", "Records a sink's far end took.", ["sink"], registry=registry)
+        self._delivered = Counter(
+            "headwater_delivered",
+            "Payloads a sink's far end took; one payload of a file may be several verdicts.",
+            ["sink"],
+            registry=registry,
+        )
         self._model_seconds = Histogram(
             "headwater_model_seconds", "Time a batch spent in the model.", buckets=_LATENCY_BUCKETS_S, registry=registry
         )
@@ -137,8 +144,12 @@ class Meters:
             self._dead_letters.labels(reason).inc(count)
 
     def delivered(self, sink: str, payloads: int) -> None:
-        """Count what a far end took."""
+        """Count payloads that a far end took: messages, or for a file what was appended at once."""
         self._delivered.labels(sink).inc(payloads)
+
+    def waiting(self, sink: str) -> None:  # noqa: ARG002 - a flow that waits by design is as well as one that turns
+        """Pass it on."""
+        self._waiting()
 
     def held(self, sink: str, backlog_bytes: int, *, failing: bool) -> None:
         """Show what a sink holds, and whether its far end answers."""

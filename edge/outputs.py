@@ -65,8 +65,8 @@ def outlets(
             observer=observer,
             dead_letters=letters,
         )
-        # A step's name may be no other step's, and an output may be called as the operator likes.
-        found.append(Outlet(f"output-{output.name}", sink, output.routes))
+        # A step's name may be no other step's and have no dot, and an output may be called as the operator likes.
+        found.append(Outlet(f"output-{output.name.replace('.', ':')}", sink, output.routes))
     return found
 
 

@@ -191,6 +191,7 @@ class Courier:
             if not waiting:
                 waiting = True
                 log.warning("sink_full", sink=self._name, reason=reason)
+            self._observer.waiting(self._name)
             self._changed.wait(_RETRY_FULL_S)
         if waiting:
             log.info("sink_full_no_more", sink=self._name, backlog_bytes=self._backlog.size)

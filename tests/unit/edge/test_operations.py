@@ -10,6 +10,7 @@ import pytest
 
 from edge.config import Operations
 from edge.operations import Meters, OperationsServer, Status, unhealthy, unready
+from edge.pulse import Pulse
 from models.contracts.errors import ConfigError, UnavailableError
 from models.contracts.event import DeadLetter
 from models.contracts.scalars import EventId
@@ -217,3 +218,9 @@ def test_clients_that_hold_connections_open_do_not_add_up_to_threads_without_end
     for sock in idle:
         sock.close()
     assert closed.count(False) == 8
+
+
+def test_a_flow_that_waits_for_a_sink_is_as_alive_as_one_that_turns() -> None:
+    pulse = Pulse()
+    Meters(pulse.beat).waiting("siem")
+    assert pulse.begun.is_set()

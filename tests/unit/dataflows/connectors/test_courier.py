@@ -308,3 +308,42 @@ def test_a_sink_that_ran_can_run_again(tmp_path: Path) -> None:
 
     assert far_end.received == [b"one", b"two"]
     assert far_end.closed == 2
+
+
+class Counting(Unobserved):
+    """Counts how often it is told that the flow waits."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def waiting(self, sink: str) -> None:
+        assert sink == "siem"
+        self.waits += 1
+
+
+def test_a_flow_that_waits_for_a_full_backlog_says_so_again_and_again(tmp_path: Path) -> None:
+    far_end, observer = FarEnd(), Counting()
+    far_end.down()
+    courier = Courier(
+        "siem",
+        far_end.carrier,
+        tmp_path / "backlog.sqlite3",
+        limits=Limits(backoff=QUICK, backlog_bytes=10),
+        stop=Event(),
+        observer=observer,
+        refuse=lambda _payload, _reason: None,
+    )
+    courier.put([b"x" * 100])
+    courier.settle()  # what is longer than the backlog may be fits into an empty one
+    courier.put([b"y"])
+    flow = Thread(target=courier.settle)
+    flow.start()
+    deadline = monotonic() + 10
+    while observer.waits < 3 and monotonic() < deadline:
+        flow.join(0.01)
+    assert flow.is_alive()
+    assert observer.waits >= 3
+    far_end.up()
+    flow.join(10)
+    assert not flow.is_alive()
+    courier.close()
