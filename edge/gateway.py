@@ -99,10 +99,11 @@ class Gateway:
         opened: ExitStack,
     ) -> None:
         self._config = config
+        self._path = path
         self._stop = Event()
         self._stopped = Event()
         self._pulse = Pulse()
-        self._meters = Meters()
+        self._meters = Meters(self._pulse.beat)
         state_dir = _state_dir(config)
         lock = StateLock(state_dir)
         opened.callback(lock.release)
@@ -142,7 +143,7 @@ class Gateway:
             cli_main(self._flow, workers_per_process=1, epoch_interval=self._epoch, recovery_config=self._recovery)
         except BytewaxRuntimeError as error:
             failure = _root_cause(error)
-        except ConfigError:
+        except (ConfigError, UnavailableError):
             if not self._stop.is_set():  # told to stop, it does not get to listen
                 raise
         finally:
@@ -224,7 +225,7 @@ class Gateway:
 
     def _reload_policy(self) -> None:
         try:
-            policy = policy_in_force(self._config, self._classifier.get().release)
+            policy = policy_in_force(read_config(self._path), self._classifier.get().release)
         except ConfigError as error:
             log.warning("policy_refused", reason=str(error), action=f"kept policy {self._policy.get().number}")
             return
@@ -248,7 +249,7 @@ class Gateway:
 def _state_dir(config: Config) -> Path:
     directory = Path(config.gateway.state_dir)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"`gateway.state_dir`: {directory} cannot be made: {error.strerror}; give a directory that we may write"

@@ -27,7 +27,7 @@ from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, Ud
 from dataflows.connectors.tls import client_context, server_context
 from edge import config as cfg
 from edge import logs
-from models.contracts.errors import HeadwaterError, UnavailableError
+from models.contracts.errors import ConfigError, HeadwaterError
 
 SPOOL_FILE = "spool.sqlite3"
 _ENVELOPE_MAX_BYTES = 64 << 10
@@ -53,14 +53,14 @@ class Intake:
         """Open the spool and bind every port; nothing is read yet.
 
         Raises:
-            ConfigError: a source cannot work as configured.
-            UnavailableError: the state directory or the spool cannot be opened.
+            ConfigError: a source or the state directory cannot work as configured.
+            UnavailableError: the spool cannot be opened.
         """
         path = spool_path(config)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise UnavailableError(f"`gateway.state_dir` {path.parent}: cannot be made: {error}") from error
+            raise ConfigError(f"`gateway.state_dir` {path.parent}: cannot be made: {error}; change it") from error
         self._spool = Spool(path, config.spool.max_bytes)
         self._commit = GroupCommit(self._spool)
         self.listening: dict[str, int] = {}
@@ -173,7 +173,7 @@ def _tail(source: cfg.FileTail) -> FileTailSource:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Listen until the lifeline ends or SIGTERM comes; 2 where the configuration cannot work."""
+    """Listen until the lifeline ends, or SIGTERM; 2 where the configuration cannot work, 1 where the disk fails."""
     parser = argparse.ArgumentParser(prog="python -m edge.intake", description="Receive events into the spool.")
     parser.add_argument("config", type=Path, help="the gateway's configuration")
     parser.add_argument("--lifeline", type=int, default=None, metavar="FD", help="end when this pipe does")
@@ -188,9 +188,12 @@ def main(arguments: Sequence[str]) -> int:
     logs.configure()
     try:
         intake = Intake(cfg.read_config(options.config))
-    except HeadwaterError as error:
-        _announce(ready=False, error=str(error))
+    except ConfigError as error:
+        _announce(ready=False, kind="config", error=str(error))
         return 2
+    except HeadwaterError as error:
+        _announce(ready=False, kind="unavailable", error=str(error))
+        return 1
     failed = threading.Event()
 
     def give_up(died: threading.ExceptHookArgs) -> None:

@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import structlog
 from msgspec import Meta, Struct
 
-from models.contracts.errors import ConfigError, InputError
+from models.contracts.errors import ConfigError, InputError, UnavailableError
 from models.contracts.scalars import Name
 from models.contracts.wire import decode_json
 
@@ -29,6 +29,7 @@ class _Announcement(Struct, frozen=True):
     ready: bool
     listening: dict[Name, Annotated[int, Meta(ge=0, le=65535)]] = {}
     error: str = ""
+    kind: Literal["config", "unavailable"] = "unavailable"  # whether another start may help
 
 
 class IntakeChild:
@@ -53,13 +54,14 @@ class IntakeChild:
         """Start it and return the port of each listening source.
 
         Raises:
-            ConfigError: it cannot listen, and says why.
+            ConfigError: it cannot listen as configured, and says why.
+            UnavailableError: it cannot listen now; another start may help.
         """
         problem = self._launch()
-        if problem:
+        if problem is not None:
             self.stop()
-            raise ConfigError(problem)
-        log.info("intake_listening", **self._listening)
+            raise problem
+        log.info("intake_listening", ports=self._listening)
         self._watcher.start()
         return dict(self._listening)
 
@@ -97,31 +99,55 @@ class IntakeChild:
         if process.stdout is not None:
             process.stdout.close()
 
-    def _launch(self) -> str:
+    def _launch(self) -> ConfigError | UnavailableError | None:
         """Start one; return what is wrong, or nothing."""
-        read_end, write_end = os.pipe()
-        with self._guard:
-            if self._stopping.is_set():
-                os.close(read_end)
-                os.close(write_end)
-                return "the gateway is stopping"
-            if self._lifeline >= 0:
-                os.close(self._lifeline)
-            self._lifeline = write_end
-            self._process = process = subprocess.Popen(
-                [sys.executable, "-m", "edge.intake", str(self._config), "--lifeline", str(read_end)],
-                stdout=subprocess.PIPE,
-                pass_fds=(read_end, self._lock_fd),
-            )
-        os.close(read_end)
-        announcement = _first_line(process)
+        try:
+            process = self._spawn()
+        except OSError as error:  # no descriptor, no memory or no process to be had: that passes
+            return UnavailableError(f"intake: cannot be started: {error}; will try again")
+        if process is None:
+            return UnavailableError("intake: not started, for the gateway is stopping")
+        try:
+            announcement = _first_line(process)
+        except OSError as error:
+            announcement = _Announcement(ready=False, error=f"intake: cannot be heard: {error}; killed it")
         if announcement.ready:
             self._listening, self._ready = announcement.listening, True
-            return ""
+            return None
         if process.poll() is None:
             process.kill()
         process.wait()
-        return announcement.error or f"intake: exited with {process.returncode} before it was ready; see the log above"
+        reason = (
+            announcement.error or f"intake: exited with {process.returncode} before it was ready; see the log above"
+        )
+        return ConfigError(reason) if announcement.kind == "config" else UnavailableError(reason)
+
+    def _spawn(self) -> "subprocess.Popen[bytes] | None":
+        """Make the process and its lifeline, or leave no trace; nothing where we are stopping."""
+        read_end, write_end = os.pipe()
+        try:
+            with self._guard:
+                if self._stopping.is_set():
+                    os.close(write_end)
+                    return None
+                try:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", "edge.intake", str(self._config), "--lifeline", str(read_end)],
+                        stdout=subprocess.PIPE,
+                        pass_fds=(read_end, self._lock_fd),
+                    )
+                except OSError:
+                    os.close(write_end)
+                    raise
+                before, self._process = self._process, process
+                if self._lifeline >= 0:
+                    os.close(self._lifeline)
+                self._lifeline = write_end
+        finally:
+            os.close(read_end)
+        if before is not None and before.stdout is not None:
+            before.stdout.close()
+        return process
 
     def _watch(self) -> None:
         pause_s = _FIRST_PAUSE_S
@@ -139,10 +165,10 @@ class IntakeChild:
             log.warning("intake_restarted", exit_code=code, after_s=pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             problem = self._launch()
-            if problem:
-                log.error("intake_unavailable", reason=problem, again_in_s=pause_s)
+            if problem is not None:
+                log.error("intake_unavailable", reason=str(problem), again_in_s=pause_s)
             else:
-                log.info("intake_listening", **self._listening)
+                log.info("intake_listening", ports=self._listening)
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> _Announcement:

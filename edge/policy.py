@@ -10,7 +10,7 @@ from models.contracts.wire import decode_toml
 
 
 def policy_in_force(config: Config, release: Release) -> Policy:
-    """Read and check it; called at start and again on SIGHUP.
+    """Read and check it; called at start and again on SIGHUP, with the configuration as it is then.
 
     Raises:
         ConfigError: the file, the key, what was found and what is wanted.

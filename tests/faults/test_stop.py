@@ -4,6 +4,8 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
+
 from edge.gateway_process import GatewayProcess, free_port
 from tests.faults.gateway import SAMPLE, Gateway, kill_intake, running, wait_until
 
@@ -131,3 +133,42 @@ def test_a_policy_is_read_again_on_sighup_and_a_bad_one_is_refused(tmp_path: Pat
         found = {verdict.text: (verdict.policy, verdict.route) for verdict in gateway.harvest.verdicts.values()}
         assert found == {"<14>first": (1, "accepted"), "<14>second": (2, "unsure"), "<14>third": (2, "unsure")}
         assert gateway.process.total("headwater_policy_number") == 2
+
+
+def test_a_policy_in_the_configuration_is_read_again_on_sighup_and_a_label_it_invents_is_refused(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    gateway = Gateway(tmp_path, quick_model)
+    config = gateway.process.config
+    text = config.read_text()
+    config.write_text(f"{text}[policy]\nnumber = 1\n")
+    with running(gateway):
+        config.write_text(f"{text}[policy]\nnumber = 2\n")
+        gateway.process.send(signal.SIGHUP)
+        wait_until(
+            lambda: "event=policy_replaced before=1 now=2" in gateway.process.log_tail(), gateway.process.log_tail
+        )
+        assert gateway.process.total("headwater_policy_number") == 2
+        config.write_text(f"{text}[policy]\nnumber = 3\naccept_at_by_label = {{ nonsense = 0.5 }}\n")
+        gateway.process.send(signal.SIGHUP)
+        wait_until(lambda: "event=policy_refused" in gateway.process.log_tail(), gateway.process.log_tail)
+        assert "found `nonsense`" in gateway.process.log_tail()
+        assert gateway.process.total("headwater_policy_number") == 2
+
+
+def test_a_stop_that_reaches_the_intake_too_loses_nothing_and_its_state_is_for_its_user_only(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    gateway = Gateway(tmp_path, quick_model)
+    with running(gateway):
+        with gateway.connect() as sock:
+            sock.sendall("".join(f"<14>{line}\n" for line in SAMPLE[:500]).encode())
+            wait_until(lambda: gateway.accepted() > 0, lambda: "nothing accepted")
+            for child in psutil.Process(gateway.process.pid).children():
+                child.terminate()
+            code, seconds = gateway.process.stop()
+        assert (code, seconds < 5.0) == (0, True)
+    assert gateway.state.stat().st_mode & 0o777 == 0o700
+    accepted = gateway.accepted()
+    with running(gateway):
+        assert gateway.await_answers(accepted).total() == accepted
