@@ -21,7 +21,7 @@ from edge.examine import listeners, require_sound
 from edge.knock import knock_broker, knock_siem
 from edge.model import open_model
 from edge.policy import policy_in_force
-from edge.state_lock import StateLock
+from edge.state_lock import is_held
 from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
 
 _SOON = timedelta(days=30)
@@ -65,7 +65,11 @@ def examine(config: Config, now: datetime) -> Iterator[Finding]:
     """Yield what was found, part by part; nothing that is running is disturbed."""
     yield from _model(config)
     yield from _disk(config)
-    running = _runs(config)
+    try:
+        running = is_held(Path(config.gateway.state_dir))
+    except ConfigError as error:
+        running = False
+        yield Finding("gateway", "problem", str(error))
     if running:
         yield Finding("gateway", "note", "runs on this state directory now; its ports are taken by itself")
     yield from _ports(config, running=running)
@@ -109,24 +113,6 @@ def _disk(config: Config) -> Iterator[Finding]:
         yield Finding("spool", "problem", words)
     else:
         yield Finding("spool", "ok", f"{directory}: {_mib(free)} free, {_mib(wanted)} at the most")
-
-
-def _runs(config: Config) -> bool:
-    """Return whether a gateway runs on the state directory now."""
-    directory = Path(config.gateway.state_dir)
-    if not directory.is_dir():
-        return False
-    try:
-        lock = StateLock(directory)
-    except OSError:
-        return False
-    try:
-        lock.acquire()
-    except ConfigError:
-        return True
-    finally:
-        lock.release()
-    return False
 
 
 def _ports(config: Config, *, running: bool) -> Iterator[Finding]:

@@ -19,8 +19,19 @@ class StateLock:
     """
 
     def __init__(self, state_dir: Path) -> None:
+        """Open the lock file, made on first use.
+
+        Raises:
+            ConfigError: it cannot be opened.
+        """
         self._path = state_dir / "lock"
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._path}: cannot be opened: {error.strerror}; look at its owner, or remove it where no gateway "
+                "runs, or change `gateway.state_dir`"
+            ) from error
 
     def acquire(self) -> None:
         """Take both locks, waiting only for what an earlier gateway left behind.
@@ -65,3 +76,28 @@ class StateLock:
 
     def _holder(self) -> str:
         return os.pread(self._fd, 32, 0).decode("ascii", "replace") or "unknown"
+
+
+def is_held(state_dir: Path) -> bool:
+    """Return whether a gateway or its intake lives on a directory; changes nothing there.
+
+    Raises:
+        ConfigError: there is a lock file that a gateway of this user could not open.
+    """
+    path = state_dir / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be opened: {error.strerror}; look at its owner: `edge check` is for the gateway's user"
+        ) from error
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.state_lock import StateLock
+from edge.state_lock import StateLock, is_held
 from models.contracts.errors import ConfigError
 
 HOLD = """
@@ -70,3 +70,31 @@ def test_a_gateway_waits_until_the_intake_of_a_dead_one_is_gone(
         monkeypatch.setattr("edge.state_lock._PATIENCE_S", 10.0)
         lock.acquire()
         lock.release()
+
+
+def test_a_lock_that_cannot_be_opened_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(ConfigError, match=r"lock: cannot be opened: Is a directory; .*`gateway.state_dir`"):
+        StateLock(tmp_path)
+    with pytest.raises(ConfigError, match=r"lock: cannot be opened: Is a directory"):
+        is_held(tmp_path)
+
+
+def test_who_only_asks_leaves_no_lock_file_and_writes_into_none(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "lock").write_text("4711")
+    assert not is_held(tmp_path)
+    assert (tmp_path / "lock").read_text() == "4711"
+
+
+def test_who_only_asks_is_told_of_a_gateway_and_does_not_disturb_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"held\n"
+        assert is_held(tmp_path)
+        with pytest.raises(ConfigError, match=rf"held by gateway process {first.pid}"):
+            StateLock(tmp_path).acquire()
+        first.kill()
