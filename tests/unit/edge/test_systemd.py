@@ -55,3 +55,7 @@ def test_nothing_we_load_needs_memory_that_is_both_written_and_run(tmp_path: Pat
     if done.returncode == 77:
         pytest.skip("the kernel is older than Linux 6.3")
     assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (0, b"", 1)
+
+
+def test_an_intake_whose_gateway_is_gone_is_asked_to_end_and_not_killed() -> None:
+    assert "\nKillMode=control-group\n" in UNIT.read_text()
