@@ -23,7 +23,7 @@ class Classifier(Protocol):
 
         Raises:
             InputError: a text of this batch cannot be classified at all; the others can.
-            UnavailableError: the runtime cannot take the batch now; send the same batch later.
+            UnavailableError: the runtime cannot take the batch now; send the same batch later. Or it is closed.
         """
 
     def close(self) -> None:

@@ -91,6 +91,7 @@ class DecoderClassifier:
     def classify(self, texts: Sequence[str]) -> list[Opinion]:
         """Return one opinion per text, in order."""
         with self._lock:  # a lane is one thread's at a time
+            self._model.must_be_open()
             return self._classify(texts) if texts else []
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ a time. The label mass is 1: the head's softmax runs over the labels alone and h
 it does not know shows as a low confidence, so a `mass_floor` in the policy does nothing here. Fields stay empty.
 """
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,6 +47,7 @@ class EncoderClassifier:
             )
         self._columns = np.array([model.labels.index(name) for name in names])
         self._positions = min(_ROWS, model.trained_context)
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
         self._lanes = [Encoder(model, rows=_ROWS, sequences=_TEXTS_AT_ONCE) for _ in range(threads)]
 
@@ -55,8 +57,18 @@ class EncoderClassifier:
 
     def classify(self, texts: Sequence[str]) -> list[Opinion]:
         """Return one opinion per text, in order."""
-        if not texts:
-            return []
+        with self._lock:  # nothing is closed under it
+            self._model.must_be_open()
+            return self._classify(texts) if texts else []
+
+    def close(self) -> None:
+        """Give memory and threads back, after what is being classified."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown()
+            self._model.close()
+
+    def _classify(self, texts: Sequence[str]) -> list[Opinion]:
         encoded = [self._encode(text) for text in texts]
         distinct = {tuple(text.tokens): text.tokens for text in encoded}
         order = sorted(distinct.values(), key=lambda tokens: (len(tokens), tokens))
@@ -67,12 +79,6 @@ class EncoderClassifier:
             answers = list(self._pool.map(_read, self._lanes, parts))  # an `Encoder` locks itself
         logits = dict(zip(map(tuple, order), np.concatenate(answers)[:, self._columns], strict=True))
         return [self._opinion(logits[tuple(text.tokens)], truncated=text.truncated) for text in encoded]
-
-    def close(self) -> None:
-        """Give memory and threads back, after what is being classified."""
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._model.close()
 
     def _encode(self, text: str) -> _Text:
         """Tokenise; of a text that is too long the start stays, and the mark at its end."""

@@ -14,7 +14,7 @@ import ctypes
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -81,7 +81,8 @@ class Model:
         self._handle = native.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._handle:
             raise UntrustedError(f"{path}: llama.cpp does not load it: {_last_words()}")
-        self.vocabulary = Vocabulary(Tokeniser(native.llama_model_get_vocab(self._handle)))
+        self._tokeniser = Tokeniser(native.llama_model_get_vocab(self._handle), path)
+        self.vocabulary = Vocabulary(self._tokeniser)
 
     def metadata(self, key: str) -> str | None:
         """Return a string of the GGUF's metadata."""
@@ -132,6 +133,14 @@ class Model:
             raise UnavailableError(f"{self.path}: the model is closed")
         return self._handle
 
+    def must_be_open(self) -> None:
+        """Check it before work on many threads.
+
+        Raises:
+            UnavailableError: it is closed.
+        """
+        _ = self.handle
+
     def adopt(self, context: "Context | Encoder") -> None:
         self._contexts.add(context)
 
@@ -142,6 +151,7 @@ class Model:
         """Free contexts, then weights: the other order is a segmentation fault."""
         for context in tuple(self._contexts):
             context.close()
+        self._tokeniser.close()
         handle, self._handle = self._handle, None
         if handle:
             native.llama_model_free(handle)
@@ -156,10 +166,14 @@ class Model:
 
 
 class Tokeniser:
-    """The tokeniser of one GGUF, call by call; it lives as long as its model. `Vocabulary` makes sense of it."""
+    """The tokeniser of one GGUF, call by call; its model closes it. `Vocabulary` makes sense of it.
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    Each call raises `UnavailableError` once it is closed: its memory is the model's, and gone.
+    """
+
+    def __init__(self, handle: Any, path: Path) -> None:
+        self._handle, self._path = handle, path
+        self._lock = threading.Lock()
         self.size: int = native.llama_vocab_n_tokens(handle)
         self.start: int | None = _token_or_none(native.llama_vocab_bos(handle))
         self.end: int | None = _token_or_none(native.llama_vocab_eos(handle))
@@ -170,7 +184,7 @@ class Tokeniser:
         room = len(text) + 8
         buffer = np.empty(room, np.int32)
         address = ctypes.cast(buffer.ctypes.data, ctypes.POINTER(native.llama_token))
-        count = native.llama_tokenize(self._handle, text, len(text), address, room, add_special, parse_special)
+        count = self._ask(native.llama_tokenize, text, len(text), address, room, add_special, parse_special)
         if count < 0:
             raise InputError(f"{text[:40]!r}: the tokeniser wants {-count} tokens for {len(text)} bytes")
         tokens: list[int] = buffer[:count].tolist()
@@ -179,21 +193,32 @@ class Tokeniser:
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes that a token stands for; those of a control token only if `special`."""
         buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        size = native.llama_token_to_piece(self._handle, token, buffer, _PIECE_BYTES, 0, special)
+        size = self._ask(native.llama_token_to_piece, token, buffer, _PIECE_BYTES, 0, special)
         return buffer.raw[:size] if size > 0 else b""
 
     def spelling(self, token: int) -> str:
         """Return a token as the vocabulary writes it, control tokens too."""
-        return native.llama_vocab_get_text(self._handle, token).decode("utf-8", "replace")  # type: ignore[no-any-return]
+        spelling: bytes = self._ask(native.llama_vocab_get_text, token)
+        return spelling.decode("utf-8", "replace")
 
     def is_control(self, token: int) -> bool:
-        return bool(native.llama_vocab_get_attr(self._handle, token) & native.LLAMA_TOKEN_ATTR_CONTROL)
+        return bool(self._ask(native.llama_vocab_get_attr, token) & native.LLAMA_TOKEN_ATTR_CONTROL)
 
     def is_user_defined(self, token: int) -> bool:
-        return bool(native.llama_vocab_get_attr(self._handle, token) & native.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        return bool(self._ask(native.llama_vocab_get_attr, token) & native.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def is_byte(self, token: int) -> bool:
-        return bool(native.llama_vocab_get_attr(self._handle, token) & native.LLAMA_TOKEN_ATTR_BYTE)
+        return bool(self._ask(native.llama_vocab_get_attr, token) & native.LLAMA_TOKEN_ATTR_BYTE)
+
+    def close(self) -> None:
+        with self._lock:
+            self._handle = None
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        with self._lock:  # so that nothing is freed under a call
+            if not self._handle:
+                raise UnavailableError(f"{self._path}: the model is closed")
+            return call(self._handle, *arguments)
 
 
 class Batch:

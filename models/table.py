@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from models.contracts.errors import UnavailableError
 from models.contracts.opinion import Opinion
 from models.contracts.release import Release
 from models.fields import ABSENT, occurs
@@ -16,6 +17,7 @@ class TableClassifier:
     def __init__(self, release: Release, table: Mapping[str, Opinion] | None = None) -> None:
         self._release = release
         self._table = dict(table or {})
+        self._closed = False
 
     @property
     def release(self) -> Release:
@@ -23,10 +25,13 @@ class TableClassifier:
 
     def classify(self, texts: Sequence[str]) -> list[Opinion]:
         """Return one opinion per text, in order."""
+        if self._closed:
+            raise UnavailableError(f"table of {self._release.title}: it is closed")
         return [self._table.get(text) or self._opinion(text) for text in texts]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing is held, but it is not used again."""
+        self._closed = True
 
     def _opinion(self, text: str) -> Opinion:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()

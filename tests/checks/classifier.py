@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from models.classifier import Classifier
+from models.contracts.errors import UnavailableError
 from models.fields import occurs
 
 Check = Callable[[Classifier], None]
@@ -126,6 +127,43 @@ def threads_that_ask_at_once_get_their_own_answers(classifier: Classifier) -> No
     assert [found[number] for number in range(len(batches))] == [[answer] * 5 for answer in alone]
 
 
+def a_closed_classifier_says_that_it_is_unavailable(classifier: Classifier) -> None:
+    classifier.classify(LINES[:1])
+    classifier.close()
+    for batch in (LINES[:1], LINES, MARKS):
+        with pytest.raises(UnavailableError, match="closed"):
+            classifier.classify(batch)
+    classifier.close()
+
+
+def a_classifier_that_another_thread_closes_meanwhile_answers_or_says_so(classifier: Classifier) -> None:
+    ended: list[BaseException] = []
+    begun = threading.Barrier(4)
+
+    def ask() -> None:
+        classifier.classify(LINES)
+        begun.wait(timeout=60)
+        try:
+            while True:
+                assert len(classifier.classify(LINES)) == len(LINES)
+        except BaseException as error:  # noqa: BLE001 # whatever ends the thread is what is looked at
+            ended.append(error)
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    begun.wait(timeout=60)
+    classifier.close()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert [type(error) for error in ended] == [UnavailableError] * 3
+
+
+CLOSING_CHECKS: list[Check] = [  # each wants a classifier of its own
+    a_closed_classifier_says_that_it_is_unavailable,
+    a_classifier_that_another_thread_closes_meanwhile_answers_or_says_so,
+]
 CHECKS: list[Check] = [
     an_empty_batch_is_an_empty_list,
     opinions_come_in_the_order_of_the_texts,

@@ -9,7 +9,7 @@ from models.classifier import Classifier
 from models.opening import open_classifier
 from models.release_file import SHIPPED
 from models.table import TableClassifier
-from tests.checks.classifier import CHECKS, Check
+from tests.checks.classifier import CHECKS, CLOSING_CHECKS, Check
 from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder
 
 TASK_FILE = """
@@ -54,3 +54,11 @@ def build(kind: str, request: pytest.FixtureRequest, folder: Path) -> Classifier
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_classifier_owes(check: Check, classifier: Classifier) -> None:
     check(classifier)
+
+
+@pytest.mark.parametrize("check", CLOSING_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_classifier_that_is_closed_owes(
+    check: Check, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    check(build(kind, request, tmp_path))
