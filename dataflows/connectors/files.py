@@ -2,16 +2,19 @@
 
 Where reading stands is committed together with the lines read, so that a crash neither repeats nor skips one. A file
 is told from its successor by device, inode and its first bytes; what was not read of it before it was moved or copied
-away is looked for beside it.
+away is looked for beside it. A copy can be told by its first bytes alone, so that it takes all of them, and of several
+that have them the newest is taken. A file that is truncated and at once written again with the very same first bytes,
+beyond where reading stood, is not noticed.
 """
 
 import contextlib
 import glob
 import hashlib
+import heapq
 import os
 import threading
 import time
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,8 +29,8 @@ from dataflows.connectors.spool import Arrival
 _PIECE_BYTES = 64 << 10
 _HEAD_BYTES = 256  # of a file: they never change while lines are only added
 _ROOM_S = 0.2
-_QUIET_S = 1.0  # a writer goes on for a while in a file that was moved away, until it opens the new one
-_PATIENCE_S = 30.0  # one that never does is left behind
+_QUIET_S = 1.0  # a file that was moved away is left when another is written at its path, and this one no longer
+_PATIENCE_S = 30.0  # or after this: a writer that never opens the new file is left behind
 _SIBLINGS = 100
 
 log = structlog.get_logger()
@@ -70,7 +73,9 @@ class FileTail:
         """Follow; without a mark and not `from_start`, from the end that the file has now."""
         if self._mark is None and not self._source.from_start:
             with contextlib.suppress(OSError), self._path.open("rb", buffering=0) as file:
-                mark = replace(_begin(file.fileno(), 0), offset=_last_line_end(file.fileno()))
+                end = _last_line_end(file.fileno())
+                head = os.pread(file.fileno(), min(_HEAD_BYTES, end), 0)
+                mark = replace(_begin(file.fileno(), 0), head=head, offset=end)
                 self._deliver(mark, [], [])  # so that a restart goes on from here, not from the end again
         self._thread.start()
 
@@ -106,34 +111,48 @@ class FileTail:
     def _follow(self, descriptor: int, mark: Mark) -> Mark:
         """Read on as the file grows, until it is truncated, or gone from its path and quiet."""
         cutter = LineCutter(self._source.max_event_bytes, mark.offset)
-        at = mark.offset
+        read = mark  # and of the line that has begun what is there
         moved_at: float | None = None
         grown_at = time.monotonic()
         while not self._stopping.is_set():
-            piece = self._read(descriptor, at)
+            piece = self._read(descriptor, read.offset)
             now = time.monotonic()
-            if piece:
-                at += len(piece)
-                grown_at = now
-                mark = self._hand_over(descriptor, mark, cutter, cutter.feed(piece))
-                continue
-            if not _is_marked(descriptor, mark):
+            # After the read: a piece of what took the place of the lines before it is not theirs to go on with.
+            if not _is_marked(descriptor, read):
                 self._commit.happened(self._source.name, "file-truncated")
                 return mark  # what was not read is looked for in a copy
-            if self._is_at_path(descriptor):
+            if piece:
+                read = _behind(read, piece)
+                grown_at = now
+                mark = self._hand_over(mark, read.head, cutter, cutter.feed(piece))
+                continue
+            successor_bytes = self._successor_bytes(descriptor)
+            if successor_bytes is None:
                 moved_at = None
-            elif moved_at is None:
-                moved_at = now
-            elif now - max(moved_at, grown_at) >= _QUIET_S or now - moved_at >= _PATIENCE_S:
-                if now - grown_at < _QUIET_S:
-                    self._commit.happened(self._source.name, "moved-file-still-written")
-                return self._hand_over(descriptor, mark, cutter, cutter.flush())
+            else:
+                moved_at = now if moved_at is None else moved_at
+                quiet = now - max(moved_at, grown_at) >= _QUIET_S
+                # An empty one was made by who moved ours, and whoever writes has not been told yet.
+                if (quiet and successor_bytes > 0) or now - moved_at >= _PATIENCE_S:
+                    if not quiet:
+                        self._commit.happened(self._source.name, "moved-file-still-written")
+                    return self._hand_over(mark, read.head, cutter, cutter.flush())
             self._stopping.wait(self._source.poll_interval_s)
         return mark
 
     def _finish_moved(self, mark: Mark) -> None:
         """Read what is left of a file that was moved or copied away."""
-        siblings = list(islice(self._path.parent.glob(f"{glob.escape(self._path.name)}?*"), _SIBLINGS))
+        pattern = f"{glob.escape(self._path.name)}?*"
+        siblings = heapq.nlargest(_SIBLINGS, self._path.parent.glob(pattern), key=_modified_at)
+        if self._finish_first(siblings, mark, _is_marked):
+            return
+        if len(mark.head) == _HEAD_BYTES and self._finish_first(siblings, mark, _holds):
+            return
+        self._commit.happened(self._source.name, "moved-file-not-found")
+        log.warning("moved_file_not_found", source=self._source.name, path=str(self._path), read_bytes=mark.offset)
+
+    def _finish_first(self, siblings: list[Path], mark: Mark, is_it: Callable[[int, Mark], bool]) -> bool:
+        """Read the first that is it to its end; False where none is."""
         for sibling in siblings:
             try:
                 file = sibling.open("rb", buffering=0)
@@ -141,20 +160,18 @@ class FileTail:
                 continue
             with file:
                 descriptor = file.fileno()
-                if not (_is_marked(descriptor, mark) or (mark.head and _holds(descriptor, mark))):
+                if not is_it(descriptor, mark):
                     continue
                 cutter = LineCutter(self._source.max_event_bytes, mark.offset)
-                at = mark.offset
-                while not self._stopping.is_set() and (piece := self._read(descriptor, at)):
-                    at += len(piece)
-                    mark = self._hand_over(descriptor, mark, cutter, cutter.feed(piece))
-                if self._stopping.is_set():
-                    return  # the next start goes on here
-                self._hand_over(descriptor, mark, cutter, cutter.flush())
-                self._tell_skipped(siblings, os.fstat(descriptor).st_mtime)
-                return
-        self._commit.happened(self._source.name, "moved-file-not-found")
-        log.warning("moved_file_not_found", source=self._source.name, path=str(self._path), read_bytes=mark.offset)
+                read = mark
+                while not self._stopping.is_set() and (piece := self._read(descriptor, read.offset)):
+                    read = _behind(read, piece)
+                    mark = self._hand_over(mark, read.head, cutter, cutter.feed(piece))
+                if not self._stopping.is_set():  # else the next start goes on here
+                    self._hand_over(mark, read.head, cutter, cutter.flush())
+                    self._tell_skipped(siblings, os.fstat(descriptor).st_mtime)
+                return True
+        return False
 
     def _tell_skipped(self, siblings: list[Path], finished_mtime: float) -> None:
         """Of several rotations while nobody read, only the first leads on; the files between are named, not read."""
@@ -171,12 +188,10 @@ class FileTail:
                 return b""
         return os.pread(descriptor, _PIECE_BYTES, at)
 
-    def _hand_over(self, descriptor: int, mark: Mark, cutter: LineCutter, lines: list[tuple[int, bytes]]) -> Mark:
+    def _hand_over(self, mark: Mark, head: bytes, cutter: LineCutter, lines: list[tuple[int, bytes]]) -> Mark:
         if not lines:
             return mark
-        head = mark.head
-        if len(head) < _HEAD_BYTES:
-            head = os.pread(descriptor, min(_HEAD_BYTES, cutter.offset), 0)
+        head = head[: cutter.offset]
         mark = replace(mark, head=head, origin=mark.origin or _origin(mark, head), offset=cutter.offset)
         self._deliver(mark, [record for _, record in lines], [str(offset) for offset, _ in lines])
         return mark
@@ -186,13 +201,14 @@ class FileTail:
         arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, records, mark.origin, positions)
         self._commit.offer(Delivery(arrival, Refusal.REPEAT, mark=self._encoder.encode(mark)))
 
-    def _is_at_path(self, descriptor: int) -> bool:
+    def _successor_bytes(self, descriptor: int) -> int | None:
+        """How large the file is that has taken our file's path, 0 where none has; None where ours is there."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            return False
+            return 0
         ours = os.fstat(descriptor)
-        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+        return None if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) else found.st_size
 
 
 def _begin(descriptor: int, incarnation: int) -> Mark:
@@ -211,6 +227,21 @@ def _holds(descriptor: int, mark: Mark) -> bool:
     if os.fstat(descriptor).st_size < mark.offset:
         return False
     return os.pread(descriptor, len(mark.head), 0) == mark.head
+
+
+def _behind(mark: Mark, piece: bytes) -> Mark:
+    """Return where reading stands behind a piece, within a line or not."""
+    head = mark.head
+    if len(head) == mark.offset:
+        head += piece[: _HEAD_BYTES - len(head)]
+    return replace(mark, head=head, offset=mark.offset + len(piece))
+
+
+def _modified_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0  # gone meanwhile
 
 
 def _origin(mark: Mark, head: bytes) -> str:

@@ -1,12 +1,15 @@
 """Each line of a growing file is stored once, through rotations, truncations and restarts, under the same id."""
 
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
 import pytest
 
+from dataflows.connectors import files
 from dataflows.connectors.files import FileTail, FileTailSource
 from dataflows.connectors.group_commit import GroupCommit
 from dataflows.connectors.spool import Spool, SpoolReader
@@ -23,7 +26,7 @@ class Tailed:
         self.reader = SpoolReader(self._spool_path)
         self._tail: FileTail | None = None
 
-    def start(self, *, from_start: bool = True, max_event_bytes: int = 8192) -> None:
+    def start(self, *, from_start: bool = True, max_event_bytes: int = 8192, poll_interval_s: float = 0.01) -> None:
         spool = Spool(self._spool_path, 64 << 20)
         self._commit = GroupCommit(spool)
         source = FileTailSource(
@@ -31,7 +34,7 @@ class Tailed:
             path=str(self.path),
             max_event_bytes=max_event_bytes,
             from_start=from_start,
-            poll_interval_s=0.01,
+            poll_interval_s=poll_interval_s,
         )
         self._tail = FileTail(source, self._commit, spool.mark("app"))
         self._commit.start()
@@ -60,6 +63,9 @@ class Tailed:
 
     def incidents(self) -> dict[tuple[str, str], int]:
         return dict(self.reader.status().counters.incidents)
+
+
+BANNER = "#" * 300  # longer than the first bytes that tell a file
 
 
 @pytest.fixture
@@ -155,6 +161,87 @@ def test_a_renamed_file_is_read_to_its_end_before_the_new_one(tailed: Tailed) ->
     assert tailed.incidents() == {}
 
 
+def test_a_writer_that_has_not_opened_the_new_file_yet_is_waited_for(
+    tailed: Tailed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_QUIET_S", 0.05)
+    tailed.append("one\n")
+    tailed.start()
+    tailed.wait_for("one")
+    moved = tailed.path.rename(tailed.path.with_suffix(".log.1"))
+    tailed.path.touch()
+    quiet_until = time.monotonic() + 10 * 0.05
+    wait_until(lambda: time.monotonic() > quiet_until, "more than quiet")
+    with moved.open("a") as not_told_yet:
+        not_told_yet.write("late\n")
+    tailed.wait_for("one", "late")
+    tailed.append("three\n")
+    tailed.wait_for("one", "late", "three")
+
+    assert tailed.incidents() == {}
+
+
+def test_an_empty_new_file_is_not_waited_for_without_end(tailed: Tailed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.2)
+    tailed.append("one\nno line end")
+    tailed.start()
+    tailed.wait_for("one")
+    tailed.path.rename(tailed.path.with_suffix(".log.1"))
+    tailed.path.touch()
+    tailed.wait_for("one", "no line end")
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_moved_file_is_not_taken_for_an_older_one_that_begins_alike(tailed: Tailed, *, away: bool) -> None:
+    for n in range(2, 8):
+        tailed.path.with_suffix(f".log.{n}").write_text(f"{BANNER}\n" + "of long ago\n" * 9)
+    tailed.append(f"{BANNER}\none\n")
+    tailed.start()
+    tailed.wait_for(BANNER, "one")
+    if away:
+        tailed.stop()
+        tailed.append("two\n")
+    moved = tailed.path.rename(tailed.path.with_suffix(".log.1"))
+    if not away:
+        with moved.open("a") as still_writing:
+            still_writing.write("two\n")
+    tailed.append(f"{BANNER}\nthree\n")
+    if away:
+        tailed.start()
+    tailed.wait_for(BANNER, "one", "two", BANNER, "three")
+
+    assert tailed.incidents() == {}
+
+
+def test_of_several_copies_that_begin_alike_the_newest_is_read(tailed: Tailed) -> None:
+    for n in range(2, 8):
+        old = tailed.path.with_suffix(f".log.{n}")
+        old.write_text(f"{BANNER}\n" + "of long ago\n" * 9)
+        os.utime(old, (1e9, 1e9))
+    tailed.append(f"{BANNER}\none\n")
+    tailed.start()
+    tailed.wait_for(BANNER, "one")
+    tailed.stop()
+    tailed.append("two\n")
+    shutil.copy(tailed.path, tailed.path.with_suffix(".log.1"))
+    tailed.path.write_text("three\n")
+    tailed.start()
+    tailed.wait_for(BANNER, "one", "two", "three")
+
+
+def test_a_few_first_bytes_do_not_tell_a_copy(tailed: Tailed) -> None:
+    tailed.append("one\n")
+    tailed.start()
+    tailed.wait_for("one")
+    tailed.stop()
+    tailed.path.with_suffix(".log.1").write_text("one\nof another file\n")
+    tailed.path.write_text("new\n")
+    tailed.start()
+    tailed.wait_for("one", "new")
+
+    assert tailed.incidents() == {("app", "moved-file-not-found"): 1}
+
+
 def test_a_file_renamed_while_nobody_read_is_finished_first(tailed: Tailed) -> None:
     tailed.append("one\n")
     tailed.start()
@@ -168,17 +255,38 @@ def test_a_file_renamed_while_nobody_read_is_finished_first(tailed: Tailed) -> N
 
 
 def test_a_file_copied_and_truncated_is_finished_from_its_copy(tailed: Tailed) -> None:
-    tailed.append("one\n")
+    tailed.append(f"{BANNER}\n")
     tailed.start()
-    tailed.wait_for("one")
+    tailed.wait_for(BANNER)
     tailed.stop()
     tailed.append("two\n")
     shutil.copy(tailed.path, tailed.path.with_suffix(".log.1"))
     tailed.path.write_text("three\n")
     tailed.start()
-    tailed.wait_for("one", "two", "three")
+    tailed.wait_for(BANNER, "two", "three")
 
     assert len(set(tailed.ids())) == 3
+
+
+@pytest.mark.parametrize("begun", ["", "hal"])
+def test_a_file_truncated_and_grown_again_between_two_looks_is_read_from_its_start(tailed: Tailed, begun: str) -> None:
+    tailed.append(f"one\ntwo\n{begun}")
+    tailed.start(poll_interval_s=0.5)
+    tailed.wait_for("one", "two")
+    new = [f"new {n}" for n in range(40)]
+    tailed.path.write_text("\n".join(new) + "\n")
+    tailed.wait_for("one", "two", *new)
+
+    assert tailed.incidents()["app", "file-truncated"] == 1
+
+
+def test_a_file_followed_from_its_end_is_known_by_its_first_bytes_at_once(tailed: Tailed) -> None:
+    tailed.append("old\n")
+    tailed.start(from_start=False, poll_interval_s=0.5)
+    wait_until(lambda: Spool(tailed._spool_path, 1 << 20).mark("app"), "a mark without a line")
+    new = [f"new {n}" for n in range(40)]
+    tailed.path.write_text("\n".join(new) + "\n")
+    tailed.wait_for(*new)
 
 
 def test_a_truncated_file_is_read_from_its_start_under_other_ids(tailed: Tailed) -> None:
