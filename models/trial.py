@@ -22,6 +22,7 @@ from models.opening import open_classifier
 
 _LINE = "sshd: Failed password for invalid user admin from 192.0.2.7 port 51122 ssh2"
 _TIMEOUT_S = 120.0
+_TIMEOUT_S_PER_BYTE = 0.5e-6  # a billion parameters on one slow core
 _CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE)
 
 
@@ -51,9 +52,9 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def try_model(
-    path: str | Path, *, sha256: str = "", task: str = "", context_tokens: int = 1024, timeout_s: float = _TIMEOUT_S
+    path: str | Path, *, sha256: str = "", task: str = "", context_tokens: int = 1024, timeout_s: float | None = None
 ) -> Report:
-    """Open and ask a model in a child process.
+    """Open and ask a model in a child process; a large one is given more time.
 
     Raises:
         UntrustedError: it was refused, crashed, hung, or got a golden event wrong.
@@ -61,6 +62,8 @@ def try_model(
     """
     root = Path(__file__).parent.parent  # where the child finds us, so paths must not be relative
     file, task_file = (str(Path(name).absolute()) if Path(name).is_file() else str(name) for name in (path, task))
+    if timeout_s is None:
+        timeout_s = _TIMEOUT_S + (Path(file).stat().st_size * _TIMEOUT_S_PER_BYTE if Path(file).is_file() else 0)
     command = [sys.executable, "-m", "models.trial", file, sha256, task_file, str(context_tokens)]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, timeout=timeout_s, check=False)
@@ -102,7 +105,7 @@ def _try(path: str, sha256: str, task: str, context_tokens: int) -> Report:
     names = release.task.label_names
     opinions = classifier.classify([golden.text for golden in release.golden])
     # Many at once and one alone take different ways through llama.cpp; both must hold.
-    classifier.classify([f"{_LINE} {number}" for number in range(16)])
+    classifier.classify([f"{number} {_LINE}" for number in range(4)])
     classifier.classify([_LINE])
     classifier.close()
     tops = [max(range(len(names)), key=opinion.probabilities.__getitem__) for opinion in opinions]
