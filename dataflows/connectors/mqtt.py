@@ -4,6 +4,13 @@ The broker repeats what it has no acknowledgement for. Which packets are on disk
 repeat of one of those is acknowledged and counted, not stored again. Half as many are remembered as there are packet
 ids: a broker that counts through the ids and begins anew does not meet one that we still remember. To remember only
 `receive_maximum` would not do: mosquitto 2.0.11 was seen with ten times as many unacknowledged.
+
+What this cannot tell apart: a broker that hands out the lowest free packet id uses one again at once. Where it has sent
+a new message under the id of one that is on disk, with the same topic and the same payload, and the connection or this
+process ends before the new one has been stored, then the broker sends it again marked as a repeat, and it is taken for
+the old one: acknowledged, counted under `messages-repeated` and not stored. Only messages that are the same byte for
+byte can be lost so, and one that carries a time or a counter cannot. To store every repeat instead would store twice
+whatever was unacknowledged at any interruption.
 """
 
 import hashlib
