@@ -8,8 +8,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
-from typing import TypeVar
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 
@@ -17,6 +17,9 @@ from models.calibration import calibrate
 from models.contracts.errors import ConfigError, UntrustedError
 from models.contracts.opinion import Opinion
 from models.contracts.release import Release
+from models.contracts.task import Task
+from models.ends import ends_of_text, ends_of_tokens
+from models.fields import occurs
 from models.labels import Float64s, LabelTree, log_totals
 from models.lane import Lane, Stretch
 from models.llama import Logits, Model
@@ -24,12 +27,11 @@ from models.prompt import frame
 from models.transcript import FieldProgram
 from models.window import Int32s, order_of, shares
 
-T = TypeVar("T", str, list[int])
-
 _ANSWER_TOKENS = 192  # room behind an event for fields, or for a stretch of its neighbours
 _EVENT_TOKENS = 64  # an instruction that leaves an event less is refused
 _BYTES_PER_TOKEN = 16  # a text of more bytes than this for each token it may have is cut before it is tokenised
-
+_JOINT = " "  # between the ends of a text that was cut
+_FOLDED = str.maketrans("\r\n", "  ")
 
 _Fields = tuple[dict[str, tuple[str, ...]], int]  # values by field, and how many were dropped
 _NO_FIELDS: _Fields = ({}, 0)
@@ -39,7 +41,7 @@ class _Suffix(Struct, frozen=True):
     """What is decoded behind the instruction for one text."""
 
     tokens: Int32s
-    body: str  # the text as the model reads it; a line end stands where it was cut
+    body: str  # the text as the model reads it, but that a line end stands where it was cut
     truncated: bool
 
 
@@ -61,6 +63,7 @@ class DecoderClassifier:
         self._model, self._release = model, release
         vocabulary, task = model.vocabulary, release.task
         self._frame = frame(release.prompt, task, vocabulary, model.chat_template)
+        self._joint = vocabulary.encode(_JOINT)
         spellings = [[vocabulary.encode(lead + name) for lead in self._frame.answer_leads] for name in task.label_names]
         self._labels = LabelTree(task.label_names, spellings)
         self._label_tokens = [tuple(ways[0]) for ways in spellings]
@@ -121,19 +124,31 @@ class DecoderClassifier:
             for part, answer in zip(parts, answers, strict=True)
             for suffix, opinion in zip(part, answer, strict=True)
         }
-        return [opinions[suffixes[text].tokens.tobytes()] for text in texts]
+        # Texts that differ may read the same.
+        grounded = {
+            text: _grounded(opinions[suffix.tokens.tobytes()], suffix, text, self._release.task)
+            for text, suffix in suffixes.items()
+        }
+        return [grounded[text] for text in texts]
 
     def _suffix(self, text: str) -> _Suffix:
         vocabulary, limit = self._model.vocabulary, self._event_tokens
-        ends = _ends(text, limit * _BYTES_PER_TOKEN)
-        tokens = vocabulary.encode(self._frame.lead + "".join(ends))
-        token_ends = _ends(tokens, limit)
+        lead = self._frame.lead
+        body = text.translate(_FOLDED) if self._frame.folds_lines else text
+        ends = ends_of_text(body, limit * _BYTES_PER_TOKEN)
+        tokens = vocabulary.encode(lead + _JOINT.join(ends))
+        if len(ends) == 1 and len(tokens) <= limit:
+            return _Suffix(self._array(tokens), body, truncated=False)
+        token_ends = ends_of_tokens(tokens, limit - len(self._joint), vocabulary.pieces)
         if len(token_ends) > 1:
             ends = [
                 b"".join(vocabulary.pieces[token] for token in end).decode("utf-8", "replace") for end in token_ends
             ]
-            tokens = token_ends[0] + token_ends[1]
-        return _Suffix(np.array([*tokens, *self._frame.after], np.int32), "\n".join(ends), len(ends) > 1)
+            tokens = [*token_ends[0], *self._joint, *token_ends[1]]
+        return _Suffix(self._array(tokens), "\n".join(ends), truncated=True)
+
+    def _array(self, tokens: Sequence[int]) -> Int32s:
+        return np.array([*tokens, *self._frame.after], np.int32)
 
     def _read(self, lane: Lane, part: Sequence[_Suffix]) -> list[Opinion]:
         """Read sorted, distinct texts on one lane."""
@@ -204,8 +219,16 @@ def _top(probabilities: Sequence[float]) -> int:
     return max(range(len(probabilities)), key=probabilities.__getitem__)
 
 
-def _ends(whole: T, limit: int) -> list[T]:
-    """Return what is short enough, or its two ends: who speaks stands at the front, and how it ended at the back."""
-    if len(whole) <= limit:
-        return [whole]
-    return [whole[: limit - limit // 2], whole[len(whole) - limit // 2 :]]
+def _grounded(opinion: Opinion, suffix: _Suffix, text: str, task: Task) -> Opinion:
+    """Drop values that stand only in the text as the model reads it, cut or folded, and not as it came."""
+    if suffix.body == text:
+        return msgspec.structs.replace(opinion, truncated=suffix.truncated)
+    choices = {field.name: field.choices for field in task.fields}
+    kept = {
+        name: tuple(value for value in values if value in choices[name] or occurs(value, text))
+        for name, values in opinion.fields.items()
+    }
+    dropped = sum(map(len, opinion.fields.values())) - sum(map(len, kept.values()))
+    fields = {name: values for name, values in kept.items() if values}
+    ungrounded = opinion.ungrounded + dropped
+    return msgspec.structs.replace(opinion, fields=fields, ungrounded=ungrounded, truncated=suffix.truncated)

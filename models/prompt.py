@@ -33,6 +33,7 @@ class Frame(Struct, frozen=True, kw_only=True):
     lead: str
     after: tuple[int, ...]
     answer_leads: tuple[str, ...]  # what may stand between the prompt and a label
+    folds_lines: bool  # nothing but a line end parts the event from what is around it, so it may hold none
 
 
 def frame(prompt: Prompt, task: Task, vocabulary: Vocabulary, chat_template: str | None) -> Frame:
@@ -56,6 +57,7 @@ def frame(prompt: Prompt, task: Task, vocabulary: Vocabulary, chat_template: str
         lead=before[len(kept) :],
         after=tuple(encode_after(after)),
         answer_leads=leads,
+        folds_lines=prompt.kind != "chat",
     )
 
 

@@ -71,8 +71,8 @@ def probabilities_are_one_per_label_and_sum_to_one(classifier: Classifier) -> No
         assert 0 <= opinion.label_mass <= 1
 
 
-def marks_of_the_model_in_a_text_are_data(classifier: Classifier) -> None:
-    """If one were parsed, a text of it alone would be an empty prompt, or end the event."""
+def a_text_of_nothing_but_a_mark_is_not_an_empty_one(classifier: Classifier) -> None:
+    """That a mark is read as the bytes it is written with, the tests of each kind show token by token."""
     empty, *marked = classifier.classify(["", *MARKS])
 
     assert all(opinion.probabilities != empty.probabilities for opinion in marked)
@@ -170,7 +170,7 @@ CHECKS: list[Check] = [
     the_same_batch_has_the_same_opinions,
     a_text_that_occurs_twice_has_one_opinion,
     probabilities_are_one_per_label_and_sum_to_one,
-    marks_of_the_model_in_a_text_are_data,
+    a_text_of_nothing_but_a_mark_is_not_an_empty_one,
     a_poisonous_text_is_classified_in_every_place_of_a_batch,
     a_text_that_is_too_long_is_cut_and_marked,
     values_of_fields_stand_in_the_text_or_in_the_task,

@@ -47,3 +47,12 @@ def test_a_head_with_other_labels_than_the_task_s_is_refused_with_both(tmp_path:
 
     with pytest.raises(UntrustedError, match=r"answers \['spam', 'ham', 'eggs'\], task soc-triage wants \['benign'"):
         open_classifier(path)
+
+
+@pytest.mark.parametrize("mark", ["[SEP]", "[CLS]", "[MASK]", "[PAD]"])
+def test_a_mark_in_a_text_reads_as_the_letters_it_is_written_with(encoder_file: Path, mark: str) -> None:
+    with Model(encoder_file, vocabulary_only=True) as model:
+        first, *inner, last = model.vocabulary.encode_whole(mark)
+
+        assert b"".join(model.vocabulary.pieces[token] for token in inner).replace(b" ", b"") == mark.lower().encode()
+        assert (model.vocabulary.pieces[first], model.vocabulary.pieces[last]) == (b"", b"")
