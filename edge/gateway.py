@@ -33,6 +33,7 @@ from dataflows.operators.repeats import Repeats
 from dataflows.triage import triage
 from edge import logs
 from edge.config import Config, config_path, read_config
+from edge.disk_reserve import DiskReserve
 from edge.examine import require_sound
 from edge.intake import spool_path
 from edge.intake_child import IntakeChild
@@ -105,11 +106,13 @@ class Gateway:
         self._pulse = Pulse()
         self._meters = Meters(self._pulse.beat)
         state_dir = _state_dir(config)
+        self._reserve = DiskReserve(state_dir)
+        self._reserve.require_room()
         lock = StateLock(state_dir)
         opened.callback(lock.release)
         lock.acquire()
-        recovery_dir = options.recovery_dir or state_dir / "recovery"
-        self._recovery = recovery_config(recovery_dir, options.backup)
+        self._recovery_dir = options.recovery_dir or state_dir / "recovery"
+        self._recovery = recovery_config(self._recovery_dir, options.backup)
         self._epoch = options.epoch if options.epoch is not None else timedelta(milliseconds=config.gateway.epoch_ms)
         model = open_model(config.model)
         opened.callback(model.classifier.close)
@@ -143,6 +146,14 @@ class Gateway:
             cli_main(self._flow, workers_per_process=1, epoch_interval=self._epoch, recovery_config=self._recovery)
         except BytewaxRuntimeError as error:
             failure = _root_cause(error)
+        except RuntimeError as error:  # how bytewax hands on a panic of its own
+            if "SqliteFailure" not in str(error):
+                raise
+            self._reserve.give_up()  # the next start needs it
+            failure = UnavailableError(
+                f"recovery store {self._recovery_dir}: {error}; make room on its disk and look at its owner; the next "
+                "start repeats the last epoch"
+            )
         except (ConfigError, UnavailableError):
             if not self._stop.is_set():  # told to stop, it does not get to listen
                 raise
@@ -213,6 +224,7 @@ class Gateway:
             ):
                 notify("WATCHDOG=1")
                 fed_at = monotonic()
+            self._reserve.look()
             try:
                 number = signals.get(timeout=_TICK_S)
             except Empty:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from models.contracts.errors import ConfigError
@@ -54,8 +55,9 @@ class StateLock:
                     f"waited {_PATIENCE_S:.0f} s: stop the process `edge.intake` that is left"
                 )
             time.sleep(0.02)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # on a full disk nobody learns our number, and the lock is held all the same
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, str(os.getpid()).encode(), 0)
 
     def fileno(self) -> int:
         """Return the descriptor that the intake inherits."""
