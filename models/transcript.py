@@ -28,6 +28,7 @@ _SPACES = b" \t\v\f\x00"
 
 Tree = dict[int, "Tree"]
 _LEAF = -1  # no token has this number
+_UNFINISHED = ""  # a value that could not be written to its end; no event holds it, so it is dropped and counted
 
 
 class _Value(Protocol):
@@ -93,7 +94,7 @@ class Transcript:
         if self._forced:
             return self._forced[:1]
         tokens = self._running.allowed()
-        if not self._running.may_end:
+        if not self._may_end:
             return tokens
         ends = [self._program.ends[self._field]]
         if self._may_go_on():
@@ -105,21 +106,21 @@ class Transcript:
         if self._forced:
             return self._forced[0]
         token = self._running.guess()
-        return self._program.ends[self._field] if token is None and self._running.may_end else token
+        return self._program.ends[self._field] if token is None and self._may_end else token
 
     def advance(self, token: int) -> None:
         """Write a token that is allowed."""
         program = self._program
         if self._forced:
             self._forced = self._forced[1:]
-        elif self._running.may_end and token == program.ends[self._field]:
+        elif token == program.ends[self._field] and self._may_end:
             self._finish_value()
             self._field += 1
             self._written = (*self._written, ())
             if not self.done:
                 self._forced = program.literals[self._field][1:]
                 self._value = self._begin_value()
-        elif self._running.may_end and token == program.separator:
+        elif token == program.separator and self._may_end:
             self._finish_value()
             self._value = self._begin_value()
         else:
@@ -142,6 +143,11 @@ class Transcript:
         assert self._value is not None
         return self._value
 
+    @property
+    def _may_end(self) -> bool:
+        """Whether the value may end here; it must where the vocabulary cannot spell what goes on from it."""
+        return self._running.may_end or not self._running.allowed()
+
     def _begin_value(self) -> _Value:
         field = self._program.fields[self._field]
         if field.kind == "choice":
@@ -154,7 +160,8 @@ class Transcript:
 
     def _finish_value(self) -> None:
         *before, written = self._written
-        self._written = (*before, (*written, self._running.text))
+        value = self._running.text if self._running.may_end else _UNFINISHED
+        self._written = (*before, (*written, value))
 
 
 class _Chosen:
@@ -266,6 +273,11 @@ class _Copied:
         return list(self._successors)
 
     def guess(self) -> int | None:
+        token = self._expected()
+        # Where the vocabulary cannot spell the event, that may be a token which does not go on from here.
+        return token if token in self._successors else None
+
+    def _expected(self) -> int | None:
         if self._first and _begins(self._haystack.absent, self._written):
             return _next_of(self._haystack.absent, self._written)
         if not self._places:

@@ -27,6 +27,14 @@ def encode(text: str) -> list[int]:
     return tokens
 
 
+TOKEN_OF_ASCII = {piece: token for piece, token in TOKEN_OF.items() if piece.isascii() and piece > b"\x03"}
+
+
+def encode_or_unknown(text: str) -> list[int]:
+    """As a vocabulary that has one token for whatever it cannot spell."""
+    return [token if PIECES[token] in TOKEN_OF_ASCII else 0 for token in encode(text)]
+
+
 PROGRAM = FieldProgram(TASK, encode, TOKEN_OF, PIECES)
 BODY = "sshd: Failed password for root from 192.0.2.7 port 22; cat /etc/passwd - müller"
 
@@ -125,6 +133,37 @@ def test_a_field_of_one_value_does_not_go_on() -> None:
         transcript.advance(token)
 
     assert transcript.allowed() == [TOKEN_OF[b"\n"]]
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab \x03é\u2603;-", max_size=30), st.integers(0, 1000))
+def test_a_vocabulary_without_a_token_for_every_byte_writes_to_the_end_and_drops_what_it_cannot(
+    body: str, seed: int
+) -> None:
+    program = FieldProgram(TASK, encode_or_unknown, TOKEN_OF_ASCII, PIECES)
+    transcript, choose = program.begin(body), random.Random(seed)
+    for _ in range(1000):
+        if transcript.done:
+            break
+        guess = transcript.guess()
+        assert guess is None or guess in transcript.allowed()
+        transcript.advance(choose.choice(transcript.allowed()))
+    fields, _ = transcript.values()
+
+    assert transcript.done
+    assert all(occurs(value, body) for name in ("source", "observable") for value in fields.get(name, ()))
+
+
+def test_a_value_that_cannot_be_written_to_its_end_is_counted() -> None:
+    transcript = FieldProgram(TASK, encode_or_unknown, TOKEN_OF_ASCII, PIECES).begin("ab\u2603")
+    for token in encode("\nsource: ab"):
+        transcript.advance(token)
+
+    assert transcript.allowed() == [TOKEN_OF[b"\n"]]
+    for token in encode("\ntechnique: -\nobservable: -\n"):
+        transcript.advance(token)
+    assert transcript.done
+    assert transcript.values() == ({}, 1)
 
 
 def test_a_task_without_fields_is_done_at_once() -> None:
