@@ -1,10 +1,10 @@
 """Opens a release: the one place that knows which runtime a GGUF wants."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from models.classifier import Classifier
-from models.contracts.errors import ConfigError, UntrustedError
 from models.decoder import DecoderClassifier
 from models.encoder import EncoderClassifier
 from models.llama import Model
@@ -27,12 +27,14 @@ def open_classifier(
     path = release_path(release)
     check_digest(path, sha256)
     model = Model(path)
-    try:
+    with ExitStack() as failed:
+        failed.callback(model.close)
         found = read_release(model, task)
         threads = threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        classifier: Classifier
         if model.pools_to_labels:
-            return EncoderClassifier(model, found, threads=threads)
-        return DecoderClassifier(model, found, threads=threads, context_tokens=context_tokens)
-    except (ConfigError, UntrustedError):
-        model.close()
-        raise
+            classifier = EncoderClassifier(model, found, threads=threads)
+        else:
+            classifier = DecoderClassifier(model, found, threads=threads, context_tokens=context_tokens)
+        failed.pop_all()
+    return classifier

@@ -22,6 +22,11 @@ from models.fields import ABSENT, SEPARATOR
 from models.vocabulary import Vocabulary
 
 _EVENT = "<<the event stands here>>"
+# What running a stranger's template may raise: RuntimeError is a recursion's, ArithmeticError a division's.
+_TEMPLATE_FAULTS = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError,
+    AssertionError, MemoryError,
+)  # fmt: skip
 # What a template writes about today: an opinion must not depend on the calendar.
 _TODAY = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -40,7 +45,7 @@ def frame(prompt: Prompt, task: Task, vocabulary: Vocabulary, chat_template: str
     """Return the tokens around an event.
 
     Raises:
-        UntrustedError: the model has no chat template, or one that cannot be used.
+        UntrustedError: the model has no chat template, or one that cannot be used; or nothing parts event and answer.
     """
     if prompt.kind == "chat":
         before, after = chat_text(task, chat_template, vocabulary.start_text, vocabulary.end_text)
@@ -52,10 +57,16 @@ def frame(prompt: Prompt, task: Task, vocabulary: Vocabulary, chat_template: str
         encode_after = vocabulary.encode
         leads = (" ",)
     kept = before.removesuffix(" ")
+    behind = tuple(encode_after(after))
+    if not behind:
+        raise UntrustedError(
+            f"the {prompt.kind} prompt has nothing behind the event but {after!r}, and something is wanted there: "
+            "an empty event would be no token at all; refused it"
+        )
     return Frame(
         before=tuple(vocabulary.encode_prompt(kept)),
         lead=before[len(kept) :],
-        after=tuple(encode_after(after)),
+        after=behind,
         answer_leads=leads,
         folds_lines=prompt.kind != "chat",
     )
@@ -76,8 +87,8 @@ def chat_text(task: Task, template: str | None, start: str, end: str) -> tuple[s
     for messages in (separate, folded):
         try:
             text = _render(template, messages, start, end)
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            reasons.append(str(error))
+        except _TEMPLATE_FAULTS as error:
+            reasons.append(f"{type(error).__name__}: {error}")
             continue
         # Some templates drop a system message and say nothing.
         if text.count(_EVENT) == 1 and task.instruction.strip() in text:

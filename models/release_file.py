@@ -63,10 +63,15 @@ def read_release(model: Model, task_file: str = "") -> Release:
 
     Raises:
         UntrustedError: what it carries is not a release.
-        ConfigError: it carries none and there is no task file, or that cannot be read.
+        ConfigError: it carries none and there is no task file, or that cannot be read; or it carries one and there is.
     """
     text = model.metadata(METADATA_KEY)
     if text is not None:
+        if task_file:
+            raise ConfigError(
+                f"{model.path}: carries a release with a task of its own, and `task` is set to {task_file}; "
+                "unset `task`, or take a model that carries none"
+            )
         try:
             release = decode_json(text, Release, f"{model.path}: `{METADATA_KEY}`")
         except InputError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.contracts.errors import ConfigError, UntrustedError
+from models.contracts.errors import ConfigError, UnavailableError, UntrustedError
 from models.contracts.policy import Policy
 from models.contracts.release import Calibration, Golden, Prompt, Release
 from models.llama import Model
@@ -65,6 +65,25 @@ def test_an_instruct_model_without_a_task_file_is_refused_with_what_to_set(instr
         open_classifier(instruct_file)
 
 
+def test_a_task_file_for_a_model_that_carries_a_release_is_refused_and_not_ignored(
+    decoder_file: Path, tmp_path: Path
+) -> None:
+    task = tmp_path / "routing.toml"
+    task.write_text(TASK_FILE)
+
+    with pytest.raises(ConfigError, match=r"tiny\.gguf: carries a release .* `task` is set to .*routing\.toml; unset"):
+        open_classifier(decoder_file, task=str(task))
+
+
+def test_a_model_is_closed_whatever_stops_its_opening(decoder_file: Path) -> None:
+    with pytest.raises(TypeError) as caught:
+        open_classifier(decoder_file, context_tokens="1024")  # type: ignore[arg-type] # an error that nobody foresaw
+    (model,) = (frame.frame.f_locals["model"] for frame in caught.traceback if frame.name == "open_classifier")
+
+    with pytest.raises(UnavailableError, match="the model is closed"):
+        model.must_be_open()
+
+
 @pytest.mark.parametrize("content", ["name = 3", "nonsense", ""])
 def test_a_task_file_that_is_wrong_is_named(instruct_file: Path, tmp_path: Path, content: str) -> None:
     task = tmp_path / "wrong.toml"
@@ -101,7 +120,7 @@ def test_labels_that_the_vocabulary_cannot_tell_apart_are_refused_at_start(tmp_p
 
 
 def test_an_instruction_that_leaves_no_room_for_an_event_is_refused_with_the_figures(tmp_path: Path) -> None:
-    release = Release(name="long", number=1, task=TASK, prompt=Prompt(kind="plain", before="word " * 100))
+    release = Release(name="long", number=1, task=TASK, prompt=Prompt(kind="plain", before="word " * 100, after="\n"))
 
     with pytest.raises(ConfigError, match="raise `context_tokens` by"):
         open_classifier(tiny_decoder(tmp_path / "long.gguf", release), context_tokens=512)
