@@ -36,8 +36,12 @@ class EncoderClassifier:
         """Open one context per thread.
 
         Raises:
-            UntrustedError: the head's labels are not the task's.
+            UntrustedError: the head's labels are not the task's, or its texts have no marks at their ends.
         """
+        if not model.vocabulary.marks_both_ends:
+            raise UntrustedError(
+                f"{model.path}: its vocabulary does not mark both ends of a text, as an encoder's does; refused it"
+            )
         self._model, self._release = model, release
         names = release.task.label_names
         if sorted(model.labels) != sorted(names):

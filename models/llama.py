@@ -36,7 +36,8 @@ Logits = npt.NDArray[np.float32]
 MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 
 _log = structlog.get_logger()
-_said: deque[str] = deque(maxlen=8)
+_heard = threading.local()  # llama.cpp speaks on the thread that called it
+_LINES = 8
 _PIECE_BYTES = 1024
 _DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 
@@ -47,7 +48,7 @@ def _hear(level: int, text: bytes, _user_data: object) -> None:
         return
     line = text.decode("utf-8", "replace").strip()
     if line and line != ".":
-        _said.append(line)
+        _said().append(line)
         _log.debug("llama_cpp", said=line)
 
 
@@ -77,7 +78,7 @@ class Model:
         parameters.vocab_only = vocabulary_only
         self.path = path
         self._contexts: set[Context | Encoder] = set()
-        _said.clear()
+        _said().clear()
         self._handle = native.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._handle:
             raise UntrustedError(f"{path}: llama.cpp does not load it: {_last_words()}")
@@ -210,6 +211,9 @@ class Tokeniser:
     def is_byte(self, token: int) -> bool:
         return bool(self._ask(native.llama_vocab_get_attr, token) & native.LLAMA_TOKEN_ATTR_BYTE)
 
+    def is_unknown(self, token: int) -> bool:
+        return bool(self._ask(native.llama_vocab_get_attr, token) & native.LLAMA_TOKEN_ATTR_UNKNOWN)
+
     def close(self) -> None:
         with self._lock:
             self._handle = None
@@ -285,7 +289,7 @@ class Context:
         self.kept = 0
         self.decoded = 0  # tokens since it was opened
         self._lock = threading.Lock()
-        _said.clear()
+        _said().clear()
         self._handle = native.llama_init_from_model(model.handle, parameters)
         if not self._handle:
             raise UntrustedError(f"{model.path}: no context of {cells} cells on it: {_last_words()}")
@@ -344,7 +348,7 @@ class Context:
         # More than the context was opened for is not an error code but an abort.
         if not 0 < rows <= self.rows:
             raise ValueError(f"{rows} rows; 1 to {self.rows} wanted")
-        _said.clear()
+        _said().clear()
         code = native.llama_decode(self._handle, batch.stretch(begin, end))
         if code:
             reason = {1: "no room in the key-value cache", 2: "aborted", -1: "a bad batch"}.get(code, "failed")
@@ -374,7 +378,7 @@ class Encoder:
         self.outputs = int(native.llama_model_n_cls_out(model.handle))
         self._lock = threading.Lock()
         self._batch = Batch(rows)
-        _said.clear()
+        _said().clear()
         self._handle = native.llama_init_from_model(model.handle, parameters)
         if not self._handle:
             raise UntrustedError(f"{model.path}: no context of {rows} tokens on it: {_last_words()}")
@@ -422,8 +426,16 @@ def _token_or_none(token: int) -> int | None:
     return None if token < 0 else token
 
 
+def _said() -> deque[str]:
+    """Return the last lines that this thread was told."""
+    if not hasattr(_heard, "lines"):
+        _heard.lines = deque(maxlen=_LINES)
+    lines: deque[str] = _heard.lines
+    return lines
+
+
 def _last_words() -> str:
-    return " | ".join(_said) or "it gave no reason"
+    return " | ".join(_said()) or "it gave no reason"
 
 
 def quantize_file(source: Path, target: Path, kind: Literal["Q4_0", "IQ4_NL", "Q8_0"]) -> None:
@@ -435,7 +447,7 @@ def quantize_file(source: Path, target: Path, kind: Literal["Q4_0", "IQ4_NL", "Q
     parameters = native.llama_model_quantize_default_params()
     parameters.ftype = getattr(native, f"LLAMA_FTYPE_MOSTLY_{kind}")
     parameters.nthread = 1
-    _said.clear()
+    _said().clear()
     code = native.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(parameters))
     if code:
         raise InputError(f"{source}: llama.cpp does not quantize it to {kind} ({code}): {_last_words()}")

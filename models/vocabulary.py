@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+_UNKNOWN = ("[UNK]", "<unk>")
 _CUTS = 4  # rounds of cutting; then character by character
 
 
@@ -28,6 +29,7 @@ class RawTokeniser(Protocol):
     def is_control(self, token: int) -> bool: ...
     def is_user_defined(self, token: int) -> bool: ...
     def is_byte(self, token: int) -> bool: ...
+    def is_unknown(self, token: int) -> bool: ...
 
 
 class Vocabulary:
@@ -59,9 +61,17 @@ class Vocabulary:
         return self._raw.tokens(text.encode(), parse_special=True)
 
     def encode_whole(self, text: str) -> list[int]:
-        """Return the tokens of plain text between the marks that an encoder wants at both ends."""
+        """Return the tokens of plain text between the marks that an encoder wants at both ends.
+
+        What the vocabulary cannot spell stays, as its token for the unknown.
+        """
         first, *inner, last = self._raw.tokens(text.encode("utf-8", "replace"), add_special=True)
-        return [first, *(token for token in inner if not self._special[token]), last]
+        return [first, *(token for token in inner if not self._special[token] or self._is_unknown(token)), last]
+
+    @property
+    def marks_both_ends(self) -> bool:
+        """Whether it puts a mark in front of a whole text and one behind it."""
+        return [len(self._raw.tokens(b"", add_special=marked)) for marked in (False, True)] == [0, 2]
 
     @property
     def start_text(self) -> str:
@@ -92,6 +102,10 @@ class Vocabulary:
     @cached_property
     def _special(self) -> npt.NDArray[np.bool_]:
         return np.fromiter(map(self._is_special, range(self.size)), np.bool_, self.size)
+
+    def _is_unknown(self, token: int) -> bool:
+        # Converters often say that it is a control token.
+        return self._raw.is_unknown(token) or self._raw.spelling(token) in _UNKNOWN
 
     def _is_special(self, token: int) -> bool:
         if self._raw.is_control(token):

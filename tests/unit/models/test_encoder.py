@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from gguf import TokenType
 
+from bench.random_models import write_encoder
 from models.contracts.errors import UntrustedError
+from models.contracts.release import Prompt
 from models.llama import Encoder, Model
 from models.opening import open_classifier
 from tests.checks.classifier import LINES
-from tests.fakes.tiny_models import TASK, tiny_encoder
+from tests.fakes.tiny_models import ENCODER, RELEASE, TASK, tiny_encoder, vocabulary
 
 
 def test_probabilities_are_the_softmax_of_the_head_in_the_task_s_order(encoder_file: Path) -> None:
@@ -56,3 +60,28 @@ def test_a_mark_in_a_text_reads_as_the_letters_it_is_written_with(encoder_file: 
 
         assert b"".join(model.vocabulary.pieces[token] for token in inner).replace(b" ", b"") == mark.lower().encode()
         assert (model.vocabulary.pieces[first], model.vocabulary.pieces[last]) == (b"", b"")
+
+
+def test_what_the_vocabulary_cannot_spell_is_read_as_unknown_and_not_left_out(encoder_file: Path) -> None:
+    with Model(encoder_file, vocabulary_only=True) as model:
+        assert len(model.vocabulary.encode_whole("root \u2603 failed")) == len(
+            model.vocabulary.encode_whole("root x failed")
+        )
+    classifier = open_classifier(encoder_file, threads=1)
+    with_it, without = classifier.classify(["root \u2603 failed", "root failed"])
+    classifier.close()
+
+    assert with_it.probabilities != without.probabilities
+
+
+def test_an_encoder_whose_vocabulary_marks_no_ends_is_refused(tmp_path: Path) -> None:
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    plain = vocabulary()
+    unmarked = msgspec.structs.replace(
+        plain, tokens=[*plain.tokens, *marks], types=[*plain.types, *[int(TokenType.CONTROL)] * len(marks)]
+    )
+    release = msgspec.structs.replace(RELEASE, prompt=Prompt(kind="encoder"))
+    write_encoder(tmp_path / "unmarked.gguf", ENCODER, unmarked, TASK.label_names, release)
+
+    with pytest.raises(UntrustedError, match=r"unmarked\.gguf: its vocabulary does not mark both ends"):
+        open_classifier(tmp_path / "unmarked.gguf")

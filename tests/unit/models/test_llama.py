@@ -1,5 +1,6 @@
 """Each rule whose breach would end the process is an exception instead."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +142,25 @@ def test_a_decoder_is_no_encoder_and_says_so(decoder_file: Path, encoder_file: P
         assert (decoder.pools_to_labels, encoder.pools_to_labels) == (False, True)
         assert (decoder.decodes, decoder.rolls_back) == (True, True)
         assert encoder.labels == ("critical", "benign", "suspicious")
+
+
+def test_an_error_quotes_what_llama_cpp_said_on_its_own_thread(tmp_path: Path) -> None:
+    found: dict[str, set[str]] = {}
+
+    def load(name: str) -> None:
+        path = tmp_path / name
+        errors = set()
+        for _ in range(200):
+            with pytest.raises(UntrustedError) as caught:
+                Model(path)
+            errors.add(str(caught.value))
+        found[name] = errors
+
+    threads = [threading.Thread(target=load, args=(name,)) for name in ("here.gguf", "there.gguf")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert {name: len(errors) for name, errors in found.items()} == {"here.gguf": 1, "there.gguf": 1}
+    assert all("there.gguf" not in error for error in found["here.gguf"])
