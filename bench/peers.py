@@ -91,24 +91,27 @@ class Server:
         self._process.wait(timeout=_START_S)
 
     def _ask(self, event: str) -> None:
+        prompt = f"{self._before}{event}{self._after}"
+        options = {"n_predict": 1, "n_probs": 5, "temperature": 0, "cache_prompt": True}
+        body = json.dumps({"prompt": prompt, **options})
+        try:
+            status, answer = self._post(body)
+        except (http.client.HTTPException, ConnectionError):
+            # It hangs up after some seconds of silence, and after some hundred requests.
+            self._local.connection.close()
+            status, answer = self._post(body)
+        if status != http.client.OK or "completion_probabilities" not in json.loads(answer):
+            raise RuntimeError(f"llama-server answered {status}: {answer[:200]!r}")
+
+    def _post(self, body: str) -> tuple[int, bytes]:
         if not hasattr(self._local, "connection"):
             self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_START_S)
-            self._local.connection.connect()
-            self._local.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        body = json.dumps(
-            {
-                "prompt": f"{self._before}{event}{self._after}",
-                "n_predict": 1,
-                "n_probs": 5,
-                "temperature": 0,
-                "cache_prompt": True,
-            }
-        )
-        self._local.connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
-        response = self._local.connection.getresponse()
-        answer = json.loads(response.read())
-        if response.status != http.client.OK:
-            raise RuntimeError(f"llama-server answered {response.status}: {answer}")
+        connection = self._local.connection
+        if connection.sock is None:
+            connection.connect()  # which switches Nagle's delay off
+        connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _START_S
