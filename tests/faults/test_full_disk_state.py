@@ -29,21 +29,11 @@ def gateway(tmp_path: Path, quick_model: Path) -> Iterator[Gateway]:
         subprocess.run(["umount", "--lazy", str(made.state)], check=True)
 
 
-def fill(ballast: Path) -> None:
+def fill(ballast: Path, leave: int = 0) -> None:
+    """Take all room but `leave` bytes: a disk that fills up within one look can still end the process."""
     with ballast.open("ab", buffering=0) as file, suppress(OSError):
-        while True:
+        while (disk := os.statvfs(ballast)).f_bavail * disk.f_frsize > leave or not leave:
             file.write(b"x" * 4096)
-
-
-def lives(gateway: Gateway) -> bool:
-    """Whether it is healthy; where the disk filled up faster than it looks, do what a service manager does."""
-    if gateway.process.ended is not None:
-        assert gateway.process.ended == 1
-        said = gateway.process.log_tail()
-        assert "Traceback" not in said
-        assert "make room on its disk" in said
-        gateway.start()
-    return gateway.process.get("/healthz")[0] == 200
 
 
 def test_a_full_disk_under_the_state_loses_nothing_and_the_gateway_lives_on_it(gateway: Gateway) -> None:
@@ -52,15 +42,15 @@ def test_a_full_disk_under_the_state_loses_nothing_and_the_gateway_lives_on_it(g
         gateway.send(*SAMPLE[:50])
         gateway.await_answers(50)
         wait_until(reserve.exists, gateway.process.log_tail)
-        fill(ballast)
+        process = gateway.process.pid
+        fill(ballast, leave=3 << 20)
         wait_until(lambda: not reserve.exists(), gateway.process.log_tail)
         with gateway.connect() as waiting:
             waiting.sendall("".join(f"<14>{line}\n" for line in SAMPLE[50:100]).encode())
         until = monotonic() + 3.0  # fifteen epochs
-        wait_until(lambda: lives(gateway) and monotonic() > until, gateway.process.log_tail)
-        process = gateway.process.pid
-        wait_until(lambda: monotonic() > until + 3.0, lambda: "")
-        assert (gateway.process.pid, gateway.process.ended) == (process, None)
+        wait_until(lambda: monotonic() > until, lambda: "")
+        assert (gateway.process.pid, gateway.process.ended) == (process, None), gateway.process.log_tail()
+        assert gateway.process.get("/healthz")[0] == 200
         ballast.unlink()
         gateway.send(*SAMPLE[100:150])
         wait_until(reserve.exists, gateway.process.log_tail)

@@ -122,6 +122,13 @@ class Device:
         self._client.loop_stop()
 
 
+def remembers(broker: Mosquitto, *subscriptions: bytes) -> bool:
+    """Whether the broker's file, which it writes once a second, would bring these subscriptions back."""
+    file = broker.directory / "data" / "mosquitto.db"
+    held = file.read_bytes() if file.exists() else b""
+    return all(subscription in held for subscription in subscriptions)
+
+
 @pytest.mark.server("mosquitto")
 def test_a_broker_that_is_killed_and_restarted_costs_no_event_in_either_direction(
     tmp_path: Path, quick_model: Path
@@ -148,6 +155,8 @@ def test_a_broker_that_is_killed_and_restarted_costs_no_event_in_either_directio
             gateway.await_answers(100)
             # What a broker holds it may lose when it is killed; what the gateway and the device hold they may not.
             wait_until(all_heard, gateway.process.log_tail)
+            # A session that the broker forgets is no session: it acknowledges what it then has nobody to give to.
+            wait_until(lambda: remembers(broker, b"devices", b"verdicts"), gateway.process.log_tail)
             broker.stop(signal.SIGKILL)
             device.publish(SAMPLE[100:200])
             gateway.send(*SAMPLE[400:500])
