@@ -142,7 +142,8 @@ def test_what_a_gateway_installs_is_used() -> None:
 
 def test_no_file_names_a_registry_or_a_place_on_one_machine() -> None:
     # Bracketed, so that the pattern does not match itself.
-    places = r"pypi[.]org|pythonhosted[.]org|/work/(main|shared)|/tmp/[h]w\b|/opt/[w]heels|/root/[.](cache|pyenv)"
+    hosts = r"pypi[.]org|pythonhosted[.]org|npmjs[.]org"
+    places = rf"{hosts}|/[w]ork/(main|shared)|/tmp/[h]w\b|/opt/[w]heels|/root/[.](cache|pyenv)"
     named = [
         f"{path.relative_to(ROOT)}: {match[0]}"
         for path in tracked_texts()
