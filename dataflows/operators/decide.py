@@ -37,7 +37,7 @@ def decide_window(
     there, `unsure` means the task's default label with its own probability. Of equally probable labels the first wins.
     """
     names = release.task.label_names
-    thresholds = [policy.accept_at_by_label.get(name, policy.accept_at) for name in names]
+    thresholds = [policy.accepts_from(name) for name in names]
     default = names.index(release.task.default_label)
     title, number, floor, doubtful = release.title, policy.number, policy.mass_floor, policy.doubtful
     verdicts = []

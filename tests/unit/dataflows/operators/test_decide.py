@@ -55,6 +55,12 @@ def test_a_labels_own_threshold_overrides_the_common_one() -> None:
     assert decide(0.2, 0.2, 0.6, policy=policy).route == "review"
 
 
+def test_a_label_with_threshold_one_is_never_accepted_however_sure_the_model_is() -> None:
+    assert decide(1.0, 0.0, 0.0, policy=Policy(accept_at=1.0)).route == "review"
+    assert decide(1.0, 0.0, 0.0, policy=Policy(accept_at_by_label={"benign": 1.0})).route == "review"
+    assert decide(0.0, 0.0, 1.0, policy=Policy(accept_at_by_label={"benign": 1.0})).route == "accepted"
+
+
 @pytest.mark.parametrize(("mass", "route"), [(0.5, "accepted"), (0.49, "review")])
 def test_a_confident_verdict_on_a_text_unlike_anything_known_is_not_accepted(mass: float, route: str) -> None:
     assert decide(0.99, 0.01, 0.0, mass=mass, policy=Policy(mass_floor=0.5)).route == route
@@ -97,4 +103,4 @@ def test_any_opinion_under_any_policy_is_a_verdict_that_can_be_sent_and_read(
 
     assert wire.decode_verdict(wire.encode(verdict)) == verdict
     assert verdict.confidence == verdict.probabilities[verdict.label]
-    assert (verdict.route == "accepted") == (max(probabilities) >= threshold and mass >= floor)
+    assert (verdict.route == "accepted") == (max(probabilities) >= threshold < 1 and mass >= floor)
