@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from bench.once import once
 from bench.peers import (
     CONTEXT_TOKENS,
     SERVER_FLAGS,
@@ -217,13 +218,11 @@ def opened(path: Path, release: Release) -> DecoderClassifier:
 
 def random_model(name: str, shape: Shape, vocabulary: str, size: int | None = None) -> Path:
     """Write a model once."""
-    path = BUILD / "bench-models" / f"{name}.gguf"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        write_decoder(unfinished, shape, vocabulary_of(vocabulary_file(vocabulary), size=size))
-        unfinished.replace(path)
-    return path
+
+    def write(path: Path) -> None:
+        write_decoder(path, shape, vocabulary_of(vocabulary_file(vocabulary), size=size))
+
+    return once(BUILD / "bench-models" / f"{name}.gguf", write)
 
 
 def lines(count: int) -> list[str]:
