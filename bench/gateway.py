@@ -19,14 +19,14 @@ from time import monotonic, sleep
 import psutil
 
 from bench.row import Row
-from edge.gateway_process import GatewayProcess, free_port
+from edge.init import SHIPPED_RELEASE
+from edge.loopback import UDP, LoopbackGateway
 from edge.senders import as_syslog
 from models.release_file import release_path
 
 LOGS = Path(__file__).parents[2] / "shared" / "data" / "loghub"
 SAMPLE = Path(__file__).parents[1] / "edge" / "sample.log"
 CORES = 2
-RELEASE = "soc-triage"
 SATURATED_S, WARM_S = 20.0, 3.0
 OPEN_LOOP_S = 30.0
 LOAD = 0.7  # of saturation
@@ -34,28 +34,6 @@ LATENCY_P95_MS, LATENCY_P99_MS = 50.0, 200.0
 UDP_PER_S, UDP_S = 20_000, 10
 RSS_MIB = 150.0
 _LOOK_S = 0.002
-
-_CONFIG = """
-[gateway]
-state_dir = "{directory}/state"
-[model]
-release = "{release}"
-[operations]
-port = {operations}
-[[sources]]
-kind = "syslog-tcp"
-name = "tcp"
-port = {tcp}
-[[sources]]
-kind = "syslog-udp"
-name = "udp"
-port = {udp}
-[[outputs]]
-kind = "json-lines"
-name = "verdicts"
-path = "{directory}/verdicts.jsonl"
-rotate_bytes = 1073741824
-"""
 
 # Runs in a process of its own, so that neither its clock nor its socket waits for the reader of the results.
 UDP_SENDER = """
@@ -76,17 +54,11 @@ print(sent, time.monotonic() - began)
 """
 
 
-class Subject:
+class Subject(LoopbackGateway):
     """A gateway of its own for a measurement."""
 
     def __init__(self, directory: Path) -> None:
-        self.tcp, self.udp, operations = free_port(), free_port(socket.SOCK_DGRAM), free_port()
-        self.output = directory / "verdicts.jsonl"
-        config = directory / "edge.toml"
-        config.write_text(
-            _CONFIG.format(directory=directory, release=RELEASE, operations=operations, tcp=self.tcp, udp=self.udp)
-        )
-        self.process = GatewayProcess(config, operations)
+        super().__init__(directory, "bench", SHIPPED_RELEASE)
 
     def start(self) -> None:
         cores = os.sched_getaffinity(0)
@@ -125,7 +97,7 @@ def rows() -> list[Row]:
     with subject() as gateway:
         lost = udp_loss(gateway, lines)
     cuts = quantiles(latencies_ms, n=100, method="inclusive")
-    model_mib = release_path(RELEASE).stat().st_size / (1 << 20)
+    model_mib = release_path(SHIPPED_RELEASE).stat().st_size / (1 << 20)
     beside_mib = resident_mib - model_mib
     return [
         Row(name="events_per_s", value=per_second, unit="events/s"),
@@ -209,7 +181,7 @@ def udp_loss(gateway: Subject, lines: Sequence[bytes]) -> int:
     sent = int(done.stdout.split()[0])
     accepted, settled_at = -1, monotonic()
     while monotonic() - settled_at < 2.0:
-        now = int(gateway.process.total("headwater_events_total", source="udp"))
+        now = int(gateway.process.total("headwater_events_total", source=UDP))
         if now != accepted:
             accepted, settled_at = now, monotonic()
         sleep(0.1)

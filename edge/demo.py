@@ -20,6 +20,7 @@ from dataflows.connectors.mqtt_publisher import MqttCarrier, Publishing
 from edge.gateway_process import GatewayProcess, free_port
 from edge.harvest import Harvest
 from edge.init import SHIPPED_RELEASE
+from edge.loopback import TCP, UDP, LoopbackGateway
 from edge.senders import as_syslog, line_framed, octet_counted, paced, send_tcp, send_udp
 from edge.view import Score, line, picture
 from models.contracts.errors import HeadwaterError, UnavailableError
@@ -33,33 +34,6 @@ _END_WITHIN_S = 45.0  # of sending and waiting; starting and stopping take a few
 _QUIET_S = 10.0  # without a verdict, once everything is sent: no more are coming
 _REFRESH_S = 0.1
 _LINE_EVERY_S = 2.0
-
-_CONFIG = """
-[gateway]
-name = "demo"
-state_dir = "{directory}/state"
-
-[model]
-release = "{release}"
-
-[operations]
-port = {operations}
-
-[[sources]]
-kind = "syslog-tcp"
-name = "syslog-tcp"
-port = {tcp}
-
-[[sources]]
-kind = "syslog-udp"
-name = "syslog-udp"
-port = {udp}
-
-[[outputs]]
-kind = "json-lines"
-name = "verdicts"
-path = "{directory}/verdicts.jsonl"
-"""
 
 _MQTT_SOURCE = """
 [[sources]]
@@ -98,29 +72,24 @@ def run() -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="headwater-demo-")))
         mqtt = stack.enter_context(mosquitto(directory))
-        tcp, udp, operations = free_port(), free_port(socket.SOCK_DGRAM), free_port()
-        text = _CONFIG.format(directory=directory, release=SHIPPED_RELEASE, operations=operations, tcp=tcp, udp=udp)
-        if mqtt:
-            text += _MQTT_SOURCE.format(port=mqtt)
-        config = directory / "edge.toml"
-        config.write_text(text)
-        gateway = GatewayProcess(config, operations)
+        more = _MQTT_SOURCE.format(port=mqtt) if mqtt else ""
+        gateway = LoopbackGateway(directory, "demo", SHIPPED_RELEASE, more)
         console.print("starting a gateway: it tries the model in a child process, then opens its ports …")
-        gateway.start()
-        stack.callback(gateway.kill)
+        gateway.process.start()
+        stack.callback(gateway.process.kill)
         try:
-            ready_s = gateway.wait_until_ready()
+            ready_s = gateway.process.wait_until_ready()
         except UnavailableError as error:
             console.print(str(error), markup=False)
             return 1
-        ways = f"syslog on TCP {tcp} and UDP {udp}, " + (
+        ways = f"syslog on TCP {gateway.tcp} and UDP {gateway.udp}, " + (
             f"MQTT by the broker on {mqtt}" if mqtt else "no MQTT: no mosquitto is installed"
         )
         console.print(f"ready after {ready_s:.1f} s: {ways}")
-        senders = deal(SAMPLE.read_bytes().splitlines(), tcp, udp, mqtt)
-        harvest = Harvest(directory / "verdicts.jsonl")
-        _watch(console, gateway, senders, harvest)
-        code, stop_s = gateway.stop()
+        senders = deal(SAMPLE.read_bytes().splitlines(), gateway.tcp, gateway.udp, mqtt)
+        harvest = Harvest(gateway.output)
+        _watch(console, gateway.process, senders, harvest)
+        code, stop_s = gateway.process.stop()
         console.print(f"the gateway stopped with exit code {code} after {stop_s:.1f} s")
         harvest.gather()
         return summary(console, senders, harvest) or code
@@ -129,9 +98,9 @@ def run() -> int:
 def deal(lines: Sequence[bytes], tcp: int, udp: int, mqtt: int) -> list[Sender]:
     """Deal the sample out to one sender of each kind."""
     ways: list[tuple[str, Send]] = [
-        ("syslog-tcp", lambda writes: send_tcp(tcp, writes, line_framed)),
-        ("syslog-tcp", lambda writes: send_tcp(tcp, writes, octet_counted)),
-        ("syslog-udp", lambda writes: send_udp(udp, writes)),
+        (TCP, lambda writes: send_tcp(tcp, writes, line_framed)),
+        (TCP, lambda writes: send_tcp(tcp, writes, octet_counted)),
+        (UDP, lambda writes: send_udp(udp, writes)),
     ]
     if mqtt:
         ways.append(("mqtt", lambda writes: send_mqtt(mqtt, writes)))
@@ -178,7 +147,10 @@ def _watch(console: Console, gateway: GatewayProcess, senders: Sequence[Sender],
             show()
             if new or not all(future.done() for future in running):
                 progressed = now
-            if now - progressed > _QUIET_S or now - began > _END_WITHIN_S:
+            if now - progressed > _QUIET_S:
+                break
+            if now - began > _END_WITHIN_S:
+                console.print(f"{score.verdicts} of {expected} answered in {_END_WITHIN_S:.0f} s; waits no longer")
                 break
             sleep(_REFRESH_S)
         if gateway.ended is not None:
