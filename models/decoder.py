@@ -1,7 +1,7 @@
 """`DecoderClassifier`: any instruct GGUF, or one trained for its task, read at the answer position.
 
-A batch is tokenised; texts that occur twice are read once; the rest is sorted, cut into one contiguous range per
-thread, and read with no shared beginning decoded twice. Only then are fields written, for the labels that have them.
+A batch is tokenised; texts that occur twice are read once; the rest is sorted, cut into contiguous parts that free
+threads take one by one, and read with no shared beginning of a part decoded twice. Only then are fields written, for the labels that have them.
 """
 
 import threading
@@ -25,12 +25,14 @@ from models.lane import Lane, Stretch
 from models.llama import Logits, Model
 from models.prompt import frame
 from models.transcript import FieldProgram
-from models.window import Int32s, order_of, shares
+from models.window import TILE_ROWS, Int32s, order_of, shares
 
 _ANSWER_TOKENS = 192  # room behind an event for fields, or for a stretch of its neighbours
 _EVENT_TOKENS = 64  # an instruction that leaves an event less is refused
 _BYTES_PER_TOKEN = 16  # a text of more bytes than this for each token it may have is cut before it is tokenised
 _JOINT = " "  # between the ends of a text that was cut
+_PART_TOKENS = 2 * TILE_ROWS  # a smaller part would decode beginnings twice that it shares with its neighbour
+_PARTS_PER_LANE = 4
 _FOLDED = str.maketrans("\r\n", "  ")
 
 _Fields = tuple[dict[str, tuple[str, ...]], int]  # values by field, and how many were dropped
@@ -81,6 +83,7 @@ class DecoderClassifier:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
         self._lanes = [Lane(model, self._frame.before, cells) for _ in range(threads)]
+        self._free = list(self._lanes)
 
     @property
     def release(self) -> Release:
@@ -109,14 +112,12 @@ class DecoderClassifier:
         # Different texts may be the same once they are cut.
         distinct = list({suffix.tokens.tobytes(): suffix for suffix in suffixes.values()}.values())
         ordered = [distinct[i] for i in order_of([suffix.tokens for suffix in distinct])]
-        ranges = shares([len(suffix.tokens) for suffix in ordered], len(self._lanes))
-        parts = [ordered[begin:end] for begin, end in ranges]
+        lengths = [len(suffix.tokens) for suffix in ordered]
+        parts = [ordered[begin:end] for begin, end in shares(lengths, self._parts(sum(lengths)))]
         if self._pool is None or len(parts) == 1:
-            answers = [self._read(lane, part) for lane, part in zip(self._lanes, parts, strict=False)]
+            answers = [self._read(self._lanes[0], part) for part in parts]
         else:
-            futures = [
-                self._pool.submit(self._read, lane, part) for lane, part in zip(self._lanes, parts, strict=False)
-            ]
+            futures = [self._pool.submit(self._read_on_a_free_lane, part) for part in parts]
             wait(futures)  # all of them: a lane that still runs is not free, whatever happened to another
             answers = [future.result() for future in futures]
         opinions = {
@@ -130,6 +131,22 @@ class DecoderClassifier:
             for text, suffix in suffixes.items()
         }
         return [grounded[text] for text in texts]
+
+    def _parts(self, tokens: int) -> int:
+        """Return into how many parts a batch is cut: several per lane where there is work for them.
+
+        Sorting puts like events side by side, those with fields too, so that halves of a batch may differ in work by
+        far; of smaller parts, whoever is done takes the next.
+        """
+        lanes = len(self._lanes)
+        return 1 if lanes == 1 else lanes * min(max(tokens // (lanes * _PART_TOKENS), 1), _PARTS_PER_LANE)
+
+    def _read_on_a_free_lane(self, part: Sequence[_Suffix]) -> list[Opinion]:
+        lane = self._free.pop()  # there is one: the pool has no more threads than there are lanes
+        try:
+            return self._read(lane, part)
+        finally:
+            self._free.append(lane)
 
     def _suffix(self, text: str) -> _Suffix:
         vocabulary, limit = self._model.vocabulary, self._event_tokens
