@@ -15,11 +15,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dataflows.connectors.backlog import held
 from edge.certificates import expiry, identities, load_all
-from edge.config import Config, FileTail, JsonLines, Mqtt, MqttOutput, Output, Source, SyslogOutput, read_config
+from edge.config import (
+    Config,
+    FileTail,
+    JsonLines,
+    Mqtt,
+    MqttOutput,
+    Output,
+    Source,
+    SyslogOutput,
+    dead_letters,
+    read_config,
+)
 from edge.examine import listeners, require_sound
 from edge.knock import knock_broker, knock_siem
 from edge.model import open_model
+from edge.outputs import backlog_path
 from edge.policy import policy_in_force
 from edge.state_lock import is_held
 from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
@@ -76,6 +89,7 @@ def examine(config: Config, now: datetime) -> Iterator[Finding]:
     yield from _certificates(config, now)
     yield from _far_ends(config)
     yield from _files(config)
+    yield from _backlogs(config)
 
 
 def _model(config: Config) -> Iterator[Finding]:
@@ -180,6 +194,30 @@ def _files(config: Config) -> Iterator[Finding]:
             yield Finding(f"output {output.name}", "problem", f"{directory}: {problem}; mend it or change `path`")
         else:
             yield Finding(f"output {output.name}", "ok", f"{output.path}: can be written")
+
+
+def _backlogs(config: Config) -> Iterator[Finding]:
+    """What waits for an output that is no longer configured waits for ever."""
+    wanted = {backlog_path(config, output.name) for output in (*config.outputs, dead_letters(config))}
+    for path in sorted(backlog_path(config, "any").parent.glob("*.sqlite3")):
+        if path in wanted:
+            continue
+        try:
+            count = held(path)
+        except UnavailableError as error:
+            yield Finding(
+                "backlog", "problem", f"{error}; no output `{path.stem}` is configured: look at it, or delete it"
+            )
+            continue
+        if count:
+            words = (
+                f"{path}: holds {count} payloads of an output `{path.stem}` that is not configured; configure it again "
+                "under this name to deliver them, or stop the gateway and delete the file"
+            )
+            yield Finding("backlog", "problem", words)
+        else:
+            words = f"{path}: empty, of an output `{path.stem}` that is not configured; it may be deleted"
+            yield Finding("backlog", "note", words)
 
 
 def _readable(where: str, path: Path) -> Finding:

@@ -30,6 +30,11 @@ from models.contracts.wire import encode, encode_lines
 Encode = Callable[[list[Verdict]], Sequence[bytes]]
 
 
+def backlog_path(config: Config, name: str) -> Path:
+    """Where what the output of that name has not delivered lies."""
+    return Path(config.gateway.state_dir) / "backlog" / f"{name}.sqlite3"
+
+
 def dead_letter_sink(config: Config, stop: Event, observer: Observer) -> CourierSink[DeadLetter]:
     """Return the sink for what gets no verdict: always there, so that nothing needs to be dropped."""
     wanted = dead_letters(config)
@@ -37,7 +42,7 @@ def dead_letter_sink(config: Config, stop: Event, observer: Observer) -> Courier
         wanted.name,
         _json_lines(wanted),
         lambda letters: [encode_lines(letters)],
-        _backlog(config, wanted.name),
+        backlog_path(config, wanted.name),
         stop=stop,
         limits=Limits(backlog_bytes=wanted.backlog_max_bytes),
         observer=observer,
@@ -59,7 +64,7 @@ def outlets(
             output.name,
             carrier,
             encoder,
-            _backlog(config, output.name),
+            backlog_path(config, output.name),
             stop=stop,
             limits=Limits(backlog_bytes=output.backlog_max_bytes),
             observer=observer,
@@ -123,7 +128,3 @@ def _json_lines(output: JsonLines) -> Callable[[], Carrier]:
         rotate_s=output.rotate_s,
         keep=output.keep,
     )
-
-
-def _backlog(config: Config, name: str) -> Path:
-    return Path(config.gateway.state_dir) / "backlog" / f"{name}.sqlite3"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dataflows.connectors.backlog import Backlog
+from dataflows.connectors.backlog import Backlog, held
 from models.contracts.errors import UnavailableError
 
 PLENTY = 1 << 30
@@ -124,3 +124,15 @@ def test_an_append_is_synced_before_it_returns(tmp_path: Path) -> None:
         assert reader.execute("SELECT last FROM chunk").fetchall() == [(1,)]
     assert backlog._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert backlog._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_what_a_backlog_holds_is_told_of_one_at_rest_and_of_one_in_use_and_leaves_no_trace(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "b.sqlite3", PLENTY)
+    backlog.append(3, [b"one", b"two", b"three"])
+    assert held(tmp_path / "b.sqlite3") == 3
+    backlog.trim(3)
+    backlog.append(4, [b"four"])
+    backlog.close()
+
+    assert held(tmp_path / "b.sqlite3") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["b.sqlite3"]

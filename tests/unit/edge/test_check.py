@@ -1,0 +1,72 @@
+"""What `edge check` finds beyond what its command line shows: see test_command_line.py for that."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dataflows.connectors.backlog import Backlog
+from edge.check import Finding, examine
+from edge.config import Config, Gateway, JsonLines, Model
+from edge.outputs import backlog_path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(
+        gateway=Gateway(state_dir=str(tmp_path / "state")),
+        model=Model(release=str(tmp_path / "none.gguf")),
+        outputs=(JsonLines(name="verdicts", path=str(tmp_path / "verdicts.jsonl")),),
+    )
+
+
+def backlogs(config: Config) -> list[Finding]:
+    return [finding for finding in examine(config, datetime.now(UTC)) if finding.part == "backlog"]
+
+
+def left(config: Config, output: str, *payloads: bytes) -> Path:
+    """A backlog as a gateway that was stopped leaves it."""
+    path = backlog_path(config, output)
+    backlog = Backlog(path, 1 << 20)
+    if payloads:
+        backlog.append(len(payloads), payloads)
+    backlog.close()
+    return path
+
+
+def test_what_waits_for_an_output_that_is_gone_is_named_with_what_to_do(config: Config) -> None:
+    path = left(config, "siem", b"one", b"two")
+
+    assert backlogs(config) == [
+        Finding(
+            "backlog",
+            "problem",
+            f"{path}: holds 2 payloads of an output `siem` that is not configured; configure it again under this name "
+            "to deliver them, or stop the gateway and delete the file",
+        )
+    ]
+
+
+def test_an_empty_backlog_of_an_output_that_is_gone_may_be_deleted(config: Config) -> None:
+    path = left(config, "siem")
+
+    assert backlogs(config) == [
+        Finding("backlog", "note", f"{path}: empty, of an output `siem` that is not configured; it may be deleted")
+    ]
+
+
+def test_what_is_no_backlog_is_named_and_left_alone(config: Config) -> None:
+    path = left(config, "siem")
+    path.write_bytes(b"not a database, but long enough to be taken for one" * 100)
+
+    (finding,) = backlogs(config)
+    assert finding.state == "problem"
+    assert finding.words.startswith(f"backlog {path}: cannot be read: file is not a database; no output `siem` is")
+    assert path.read_bytes().startswith(b"not a database")
+
+
+def test_the_backlogs_of_outputs_and_dead_letters_that_are_configured_are_not_mentioned(config: Config) -> None:
+    left(config, "verdicts", b"one")
+    left(config, "dead-letters", b"one")
+
+    assert backlogs(config) == []
