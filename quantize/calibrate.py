@@ -1,20 +1,24 @@
 """What a quantized model said of events it never learnt from, to probabilities that mean what they say. Pure."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.contracts.policy import Policy
+from models.contracts.policy import NEVER, Policy
 from models.contracts.release import Calibration
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 _ROUNDS = 100
 _CLOSE = 1e-9
 _RIDGE = 1e-2  # keeps a bias finite where a label is never, or always, right
-_ACCEPTED_AT_LEAST = 30  # fewer accepted events say nothing about an error of 5 %
+_CONFIDENCE = 0.9  # that a chosen threshold keeps what is promised
+_MARGIN = 0.01  # above the threshold that passed: a batch's shape moves a 4-bit model's probability by as much
+_TESTED_HUNDREDTHS = range(98, 33, -1)  # with its margin the highest is still below `NEVER`
 _MASS_QUANTILE = 0.001
 
 
@@ -81,19 +85,25 @@ def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int 
 
 
 def choose_policy(
-    probabilities: Floats, masses: Floats, labels: Labels, names: Sequence[str], max_error: float
+    probabilities: Floats, masses: Floats, labels: Labels, witnesses: Labels, names: Sequence[str], *, max_error: float
 ) -> Policy:
-    """Return, per label, the lowest threshold from which on at most `max_error` of the accepted verdicts are wrong.
+    """Return, per label, the lowest threshold that these events show to be safe; a label without one is never accepted.
 
-    A label that no threshold serves is never accepted. The thresholds hold on these events; a guarantee for others
-    needs a uniform sample of the gateway's own.
+    Promised, for each label by itself: of ten calibrations with fresh events, nine choose a threshold from which on at
+    most `max_error` of the label's verdicts are wrong, for events that come as these did. They did not come as a
+    gateway's do: a guarantee there needs a uniform sample of its own. Events with the same number in `witnesses` are
+    near copies and count as one; how many of the witnesses are wrong is rounded up. That witnesses of one vendor are
+    alike, too, is left out: vendors are too few to count.
+
+    Fixed-sequence testing (Angelopoulos et al., Learn then Test): thresholds are tested from high to low, each by the
+    Clopper-Pearson bound, until one fails. So no threshold is chosen for being lucky.
     """
     chosen = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     thresholds = {}
     for index, name in enumerate(names):
         mine = chosen == index
-        thresholds[name] = _threshold(confidence[mine], (labels == index)[mine], max_error)
+        thresholds[name] = _threshold(confidence[mine], (labels != index)[mine], witnesses[mine], max_error)
     return Policy(
         number=1,
         accept_at=max(thresholds.values()),
@@ -103,15 +113,34 @@ def choose_policy(
     )
 
 
-def _threshold(confidence: Floats, right: NDArray[np.bool_], max_error: float) -> float:
-    order = np.argsort(-confidence, kind="stable")
-    wrong_share = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
-    passing = np.flatnonzero(wrong_share <= max_error)
-    passing = passing[passing + 1 >= _ACCEPTED_AT_LEAST]
-    if not len(passing):
-        return 1.0
-    # Rounded up, and half a hundredth of margin is not needed twice: a batch's shape moves a probability by less.
-    return min(1.0, round(float(confidence[order][passing[-1]]) + 0.0005, 3))
+def accepted(policy: Policy, probabilities: Floats, masses: Floats, names: Sequence[str]) -> Flags:
+    """Return which verdicts the policy accepts."""
+    thresholds = np.array([policy.accepts_from(name) for name in names])
+    reached = probabilities.max(axis=1) >= thresholds[probabilities.argmax(axis=1)]
+    return np.asarray(reached & (masses >= policy.mass_floor), dtype=np.bool_)
+
+
+def _threshold(confidence: Floats, wrong: Flags, witnesses: Labels, max_error: float) -> float:
+    passed = NEVER
+    for hundredths in _TESTED_HUNDREDTHS:
+        threshold = hundredths / 100
+        at = confidence >= threshold
+        seen = len(np.unique(witnesses[at]))
+        if not is_shown(1, seen, max_error):
+            continue  # so few that one error would end the test; skipped for their number and not for what is right
+        if not is_shown(math.ceil(round(wrong[at].mean() * seen, 6)), seen, max_error):
+            break
+        passed = round(threshold + _MARGIN, 2)
+    return passed
+
+
+def is_shown(wrong: int, seen: int, max_error: float) -> bool:
+    """Return whether `wrong` of `seen` bound the error: the upper Clopper-Pearson limit is at most `max_error`.
+
+    In other words: an error of `max_error` would seldom have shown so few.
+    """
+    tail = sum(math.comb(seen, few) * max_error**few * (1 - max_error) ** (seen - few) for few in range(wrong + 1))
+    return tail <= 1 - _CONFIDENCE
 
 
 def _down(share: float) -> float:

@@ -1,5 +1,6 @@
 """A release as a page for people: what it is, what was measured, what it is not."""
 
+import math
 from pathlib import Path
 from string import Template
 
@@ -13,8 +14,10 @@ _NOT_MEASURED = "not measured"
 def card(release: Release, size_bytes: int, sha256: str) -> str:
     """Return the page in Markdown; every figure comes from the release's own provenance."""
     figures, task, policy = release.provenance, release.task, release.policy
+    accepted_from = {name: policy.accepts_from(name) for name in task.label_names}
     labels = [
-        f"| {name} | {figures[f'test_{name}']} | {policy.accept_at_by_label[name]} |" for name in task.label_names
+        f"| {name} | {figures[f'test_{name}']} | {'never' if math.isinf(at) else at} |"
+        for name, at in accepted_from.items()
     ]
     fields = [f"| {key.removeprefix(_FIELD)} | {value} |" for key, value in figures.items() if key.startswith(_FIELD)]
     values = {
@@ -22,6 +25,7 @@ def card(release: Release, size_bytes: int, sha256: str) -> str:
         "real_events_macro_f1": _NOT_MEASURED,
         "real_events_macro_f1_of_n_grams": _NOT_MEASURED,
         **figures,
+        "blocked": f"\n**Blocked, not to be shipped:** {figures['blocked']}.\n" if "blocked" in figures else "",
         "title": release.title,
         "task": task.name,
         "size_bytes": f"{size_bytes:,}",

@@ -17,7 +17,7 @@ from models.contracts.wire import decode_toml
 from models.decoder import DecoderClassifier
 from models.llama import Model
 from models.release_file import digest_of, read_release
-from quantize import baseline, calibrate, measure
+from quantize import baseline, calibrate, gate, measure
 from quantize.card import card
 from quantize.compress import KIND, compress
 from quantize.convert import write_gguf
@@ -26,7 +26,7 @@ from quantize.expand import Example, example_of, expand
 from quantize.network import Llama, Shape
 from quantize.noise import insert_order
 from quantize.package import package
-from quantize.train import Plan, Progress, train
+from quantize.train import Plan, Progress, epoch_examples, train
 from quantize.vocabulary import train_vocabulary
 
 NAME = "soc-triage"
@@ -35,12 +35,19 @@ PROMPT = Prompt(kind="plain", before="Event: ", after="\nLabel:")
 REAL_EVENTS = Path(__file__).parents[2] / "shared" / "data" / "triage_labelled.jsonl"
 """Real events that may be looked at and not shipped; measured where they are, never learnt from."""
 
-MAX_ERROR = 0.05  # among accepted verdicts of one label, on the calibration fold
 GOLDEN_PER_LABEL = 3
 _GOLDEN_MARGIN = 0.1  # further from a threshold or another label than a batch's shape moves a probability
+_PEER_DRAWS = 24  # at most, of every template: 17 take 2 GB and are no better than two
 _COPIES = 2  # lines per held-out template: more say little that is new
 _CALIBRATION_SEED, _TEST_SEED, _VOCABULARY_SEED, _ORDER_SEED = 71, 72, 73, 74
 _CONTEXT_TOKENS = 1_024  # the gateway's default
+
+
+class Finished(Struct, frozen=True):
+    """A release's file, and why it is not to be shipped, if so."""
+
+    path: Path
+    blocked: tuple[str, ...]
 
 
 class Measured(Struct, frozen=True):
@@ -73,8 +80,11 @@ def train_release(out: Path, plan: Plan, report: Callable[[Progress], None]) -> 
     train(types, task, PROMPT, tokenizer, Shape(), plan=plan, report=report, keep=keep)
 
 
-def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], None]) -> Path:
-    """Quantize, calibrate, measure and package what `train_release` left in `out`; return the release's file."""
+def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], None]) -> Finished:
+    """Quantize, calibrate, measure and package what `train_release` left in `out`.
+
+    A release that misses a bound is written, too, so that it can be looked at; its card and its provenance say so.
+    """
     task = read_task()
     names = task.label_names
     held_out = read_event_types()
@@ -88,17 +98,23 @@ def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], Non
     raw = _read(out / "small.gguf", draft, calibration, out)
     fitted = calibrate.fit(np.log(raw.probabilities + 1e-12), raw.labels)
     sure = calibrate.apply(fitted, np.log(raw.probabilities + 1e-12))
-    policy = calibrate.choose_policy(sure, raw.masses, raw.labels, names, MAX_ERROR)
+    policy = calibrate.choose_policy(
+        sure, raw.masses, raw.labels, _witnesses(len(calibration)), names, max_error=gate.MAX_ERROR
+    )
     release = replace(draft, calibration=fitted, policy=policy)
     release = replace(release, golden=_golden(calibration, replace(raw, probabilities=sure), names))
 
     tell("measuring on products that were held out")
     small = _read(out / "small.gguf", release, test, out, fields=True)
     full = _read(out / "f16.gguf", release, test, out)
-    figures = _figures(small, full, test, release)
+    outcome = _outcome(small, full, release)
+    blocked = gate.reasons_to_block(outcome)
+    figures = _figures(outcome, small, test, release)
     figures["orders"] = _withstands_orders(small, test, release, out)
     tell("measuring the n-gram baseline")
-    peer = baseline.train_baseline(_examples(learnt, task, plan.seed), names)
+    draws = range(-plan.warm_epochs, plan.epochs)[-_PEER_DRAWS:]  # as `train` numbers them
+    peer = baseline.train_baseline([one for draw in draws for one in epoch_examples(learnt, task, plan, draw)], names)
+    figures["n_grams_draws"] = f"{len(draws)} of the {plan.warm_epochs + plan.epochs}"
     figures |= _against("test", small, baseline.choose(peer, [example.body for example in test]), names)
     if REAL_EVENTS.is_file():
         real = _real_examples(REAL_EVENTS, task)
@@ -110,8 +126,9 @@ def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], Non
         "licence": "Apache-2.0",
         "plan": msgspec.json.encode(plan).decode(),
         "quantization": KIND,
-        "held_out_by": "vendor: 20 % test, 13 % calibration, nothing that looks alike",
+        "held_out_by": "vendor and product: 20 % test, 13 % calibration, nothing that looks alike",
         **figures,
+        **({"blocked": "; ".join(blocked)} if blocked else {}),
     }
     for name, value in provenance.items():
         tell(f"{name}: {value}")
@@ -119,11 +136,16 @@ def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], Non
     release = replace(release, provenance=provenance)
     package(out / "small.gguf", release, path)
     (out / "card.md").write_text(card(release, path.stat().st_size, digest_of(path)), encoding="utf-8")
-    return path
+    return Finished(path, blocked)
 
 
 def _examples(types: Sequence[EventType], task: Task, seed: int) -> list[Example]:
     return [example_of(line, task) for line in expand(types, copies=_COPIES, seed=seed)]
+
+
+def _witnesses(examples: int) -> calibrate.Labels:
+    """Number what `_examples` returned by template: copies of one template differ in little but values."""
+    return np.arange(examples) // _COPIES
 
 
 def _real_examples(path: Path, task: Task) -> list[Example]:
@@ -173,26 +195,37 @@ def _golden(examples: Sequence[Example], seen: Measured, names: Sequence[str]) -
     return tuple(golden)
 
 
-def _figures(small: Measured, full: Measured, test: Sequence[Example], release: Release) -> dict[str, str]:
+def _outcome(small: Measured, full: Measured, release: Release) -> gate.Outcome:
     names = release.task.label_names
-    scores = measure.label_scores(small.chosen, small.labels, names)
-    thresholds = np.array([release.policy.accept_at_by_label[name] for name in names])
-    accepted = (small.probabilities.max(axis=1) >= thresholds[small.chosen]) & (
-        small.masses >= release.policy.mass_floor
-    )
+    accepted = calibrate.accepted(release.policy, small.probabilities, small.masses, names)
     wrong = (small.chosen != small.labels)[accepted]
-    read_off = [at for at, example in enumerate(test) if names[small.chosen[at]] == example.label and example.fields]
+    return gate.Outcome(
+        calibration_error=calibrate.expected_calibration_error(small.probabilities, small.labels),
+        label_flips=float((small.chosen != full.chosen).mean()),
+        accepted=float(accepted.mean()),
+        error_among_accepted=float(wrong.mean()) if len(wrong) else 0.0,
+        witnesses=len(np.unique(_witnesses(len(accepted))[accepted])),
+    )
+
+
+def _figures(outcome: gate.Outcome, small: Measured, test: Sequence[Example], release: Release) -> dict[str, str]:
+    names, fields_for = release.task.label_names, release.task.fields_for
+    scores = measure.label_scores(small.chosen, small.labels, names)
+    right = [at for at, example in enumerate(test) if names[small.chosen[at]] == example.label in fields_for]
+    read_off = [at for at in right if test[at].fields]
     fields = measure.field_scores(
         [small.fields[at] for at in read_off],
         [test[at].fields for at in read_off],
         [field.name for field in release.task.fields],
     )
+    invented = measure.with_a_wrong_value([small.fields[at] for at in right], [test[at].fields for at in right])
     return {
         "test_events": str(len(test)),
-        "test_ece": f"{calibrate.expected_calibration_error(small.probabilities, small.labels):.4f}",
-        "test_label_flips_against_16_bit": f"{(small.chosen != full.chosen).mean():.4f}",
-        "test_accepted": f"{accepted.mean():.4f}",
-        "test_error_among_accepted": f"{wrong.mean() if len(wrong) else 0.0:.4f}",
+        "test_ece": f"{outcome.calibration_error:.4f}",
+        "test_label_flips_against_16_bit": f"{outcome.label_flips:.4f}",
+        "test_accepted": f"{outcome.accepted:.4f}",
+        "test_error_among_accepted": f"{outcome.error_among_accepted:.4f}",
+        "test_events_with_a_wrong_value": f"{invented:.4f} of {len(right)} events",
         **{
             f"test_{name}": f"precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f}, "
             f"{score.events} events"
@@ -209,7 +242,7 @@ def _withstands_orders(seen: Measured, test: Sequence[Example], release: Release
     """Write into every event that is no benign one that it is benign, and count how often that works."""
     names = release.task.label_names
     chance = Random(_ORDER_SEED)  # noqa: S311 - wanted: the same for the same seed
-    caught = [at for at in range(len(test)) if names[seen.chosen[at]] in release.task.fields_for][::4]
+    caught = [at for at in range(len(test)) if names[seen.chosen[at]] != "benign"][::4]
     told = [replace(test[at], body=insert_order(test[at].body, ("benign",), chance)) for at in caught]
     turned = (_read(out / "small.gguf", release, told, out).chosen == names.index("benign")).mean()
     return f"{turned:.3f} of {len(caught)} events that it had not called benign became so when one told it to"

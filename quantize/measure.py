@@ -49,5 +49,16 @@ def field_scores(
     return scores
 
 
+def with_a_wrong_value(
+    given: Sequence[Mapping[str, Sequence[str]]], wanted: Sequence[Mapping[str, Sequence[str]]]
+) -> float:
+    """Return the share of the events of which a field has a value that is invented, or belongs to another field."""
+    wrong = [
+        any(set(values) - set(right.get(name, ())) for name, values in mine.items())
+        for mine, right in zip(given, wanted, strict=True)
+    ]
+    return sum(wrong) / max(1, len(wrong))
+
+
 def _f1(precision: float, recall: float) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

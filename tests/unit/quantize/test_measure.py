@@ -1,6 +1,6 @@
 import numpy as np
 
-from quantize.measure import FieldScores, LabelScores, field_scores, label_scores, macro_f1
+from quantize.measure import FieldScores, LabelScores, field_scores, label_scores, macro_f1, with_a_wrong_value
 
 
 def test_scores_count_what_was_right_by_label() -> None:
@@ -15,3 +15,11 @@ def test_a_field_is_right_only_where_the_whole_value_is() -> None:
     wanted = [{"source": ["10.0.0.1"]}, {"source": ["10.0.0.2"]}, {"source": ["a"]}]
 
     assert field_scores(given, wanted, ("source",)) == {"source": FieldScores(0.5, 1 / 3, 3)}
+
+
+def test_an_event_with_an_invented_or_a_misplaced_value_counts_once_and_one_that_lacks_a_value_does_not() -> None:
+    wanted = [{"source": ["a"], "target": ["b"]}] * 4 + [{}]
+    given = [{"source": ["a"]}, {"source": ["b"], "target": ["a"]}, {"target": ["b", "c"]}, {}, {"source": ["a"]}]
+
+    assert with_a_wrong_value(given, wanted) == 3 / 5
+    assert with_a_wrong_value([], []) == 0.0
