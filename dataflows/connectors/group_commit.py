@@ -121,8 +121,8 @@ class GroupCommit:
                 continue
             stored, reason = self._commit(deliveries, losses, incidents)
             self._settle(deliveries[:stored], deliveries[stored:], reason)
-            if self._blocked and not self._spool.refusing:
-                self._refuse(Counter(), Counter())
+            if (self._blocked or 0 < stored < len(deliveries)) and not self._spool.refusing:
+                self._refuse(*self._counts())  # what fitted has been recorded as the end of a refusal
             if self._late() and reason and not deliveries:
                 log.error("counts_not_written", losses=losses.total(), incidents=incidents.total())
                 return
@@ -148,11 +148,17 @@ class GroupCommit:
                 while queue and size < _COMMIT_MAX_BYTES and not (self._blocked and queue is self._queue):
                     taken.append(queue.popleft())
                     size += taken[-1].bytes
-            losses, incidents = self._losses, self._incidents
-            self._losses, self._incidents = Counter(), Counter()
+            losses, incidents = self._counts()
             if self._stop_by is not None and not taken and not losses and not incidents:
                 return None
             return taken, losses, incidents
+
+    def _counts(self) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+        """Take the losses and incidents that are not on disk yet."""
+        with self._changed:
+            counts = self._losses, self._incidents
+            self._losses, self._incidents = Counter(), Counter()
+        return counts
 
     def _wait_s(self, notes_in_s: float | None) -> float | None:
         if self._blocked:
@@ -198,7 +204,8 @@ class GroupCommit:
                 self._say(reason, str(error))
                 break
             else:
-                if not reason:
+                # Counts alone fit where no event does.
+                if not reason and any(delivery.arrival.records for delivery in part):
                     self._say("")
                 return fitting, reason
         self._refuse(losses, incidents)

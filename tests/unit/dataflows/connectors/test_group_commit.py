@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dataflows.connectors.group_commit import SOURCE_MAX_BYTES, Delivery, GroupCommit, Refusal
 from dataflows.connectors.spool import Arrival, Receipt, Spool, SpoolReader
@@ -177,6 +178,32 @@ def test_a_refusal_stays_while_there_is_no_room(commit: GroupCommit, reader: Spo
     wait_until(lambda: commit._refused_at + 0.6 < time.monotonic(), "time to look for room")
 
     assert reader.status().refusing
+
+
+def test_a_spool_that_took_only_some_of_a_batch_refuses_until_it_takes_a_whole_one(
+    commit: GroupCommit, reader: SpoolReader
+) -> None:
+    commit.offer(delivery(os.urandom(LIMIT - 100_000), source="udp", refusal=Refusal.LOSE))
+    for _ in range(6):
+        commit.offer(delivery(os.urandom(50_000), source="udp", refusal=Refusal.LOSE))
+    with capture_logs() as logged:
+        commit.start()
+        wait_until(lambda: sum(reader.status().counters.losses.values()) > 0, "a loss")
+        commit.happened("tcp", "connections-idle")
+        wait_until(lambda: reader.status().counters.incidents, "a count that was written")
+
+        counters = reader.status().counters
+        assert counters.events["udp"] > 0
+        assert counters.events["udp"] + counters.losses["udp", "spool-full"] == 7
+        assert reader.status().refusing
+        assert [entry["event"] for entry in logged] == ["spool_refuses"]
+
+        reader.trim(reader.span()[1])
+        commit.offer(delivery(b"small", source="udp", refusal=Refusal.LOSE))
+        wait_until(lambda: stored(reader) == [b"small"], "what came later")
+        wait_until(lambda: len(logged) > 1, "the end of the refusal")
+    assert not reader.status().refusing
+    assert [entry["event"] for entry in logged] == ["spool_refuses", "spool_takes_again"]
 
 
 def test_a_refusal_that_an_earlier_process_left_ends_at_the_start_where_there_is_room(
