@@ -102,9 +102,8 @@ class UdpListener:
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         while not self._stopping.is_set():
-            if not self._commit.wait_for_room(self._source.name, _POLL_S):
-                continue  # the kernel's buffer is the last one, and counts what it drops
-            if poller.poll(_POLL_S * 1000):
+            # Without room the kernel's buffer is the last one; what it drops is known only while the socket lives.
+            if self._commit.wait_for_room(self._source.name, _POLL_S) and poller.poll(_POLL_S * 1000):
                 self._receive()
             self._count_drops()
         until = time.monotonic() + _LAST_LOOK_S

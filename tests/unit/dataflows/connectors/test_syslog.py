@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from dataflows.connectors.group_commit import GroupCommit
-from dataflows.connectors.spool import Spool, SpoolReader
+from dataflows.connectors.group_commit import SOURCE_MAX_BYTES, Delivery, GroupCommit, Refusal
+from dataflows.connectors.spool import Arrival, Spool, SpoolReader
 from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, UdpSource
 from dataflows.connectors.tls import server_context
 from models.contracts.errors import ConfigError
@@ -125,6 +125,23 @@ def test_what_the_kernel_drops_is_counted(intake: Intake) -> None:
         return lost > 0 and counters.events.get("udp", 0) + lost == sent
 
     wait_until(all_counted, "every datagram stored or counted")
+
+
+def test_what_the_kernel_drops_is_counted_while_there_is_no_room_for_more(tmp_path: Path) -> None:
+    intake = Intake(tmp_path)
+    intake.commit.offer(Delivery(Arrival("udp", 7, [b"x" * SOURCE_MAX_BYTES]), Refusal.LOSE))
+    listener = intake.bind_udp(receive_buffer_bytes=4096)
+    listener.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(100):
+            sender.sendto(b"x" * 1000, ("127.0.0.1", listener.port))
+    wait_until(lambda: intake.commit._losses["udp", "receive-buffer"] > 0, "a count before anything is stored")
+
+    intake.commit.start()
+    intake.close()
+    counters = intake.reader.status().counters
+    assert counters.events["udp"] + counters.losses["udp", "receive-buffer"] == 101
+    intake.reader.close()
 
 
 def test_what_has_arrived_when_the_end_comes_is_stored(intake: Intake) -> None:
