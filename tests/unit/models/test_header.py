@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.header import Header, split
+from models.header import Header, split, split_all
 
 
 def ms(text: str) -> int:
@@ -130,6 +130,20 @@ FORMS = {
 @pytest.mark.parametrize("line", FORMS)
 def test_a_line_is_split_as_its_form_says(line: str) -> None:
     assert split(line, NOW) == FORMS[line]
+
+
+def test_lines_that_come_together_are_split_as_each_alone() -> None:
+    assert split_all(FORMS, NOW) == list(FORMS.values())
+
+
+@pytest.mark.parametrize("rest", ["Nov 21 06:55:46 box app: x", "x", "{}"])
+def test_a_priority_is_a_number_below_192_as_it_is_or_in_three_digits(rest: str) -> None:
+    written = {f"{n:0{width}}" for n in range(1000) for width in (1, 2, 3, 4)}
+
+    read = {text: split(f"<{text}>{rest}", NOW).severity for text in written}
+
+    priorities = {text: n % 8 for n in range(192) for text in (str(n), f"{n:03}")}
+    assert {text: severity for text, severity in read.items() if severity is not None} == priorities
 
 
 @pytest.mark.parametrize(
