@@ -2,13 +2,25 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # Debian keeps its servers out of PATH
+
+SLOW_S = 7200  # of a long form: half an hour on a quiet machine, and soaks share theirs
+SAY_EVERY_S = 10.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give long forms a time of their own; the one in pyproject.toml is for the others."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_S))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -16,6 +28,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         (name,) = mark.args
         if shutil.which(name, path=SYSTEM_PATH) is None:
             absent(f"{name} is not installed; on Debian: apt-get install {name}")
+
+
+@pytest.fixture
+def progress(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Say how far a long form is, now and then, whatever is captured; a short form says nothing."""
+    is_long = request.node.get_closest_marker("slow") is not None
+    began = said_at = monotonic()
+
+    def say(words: str) -> None:
+        nonlocal said_at
+        if is_long and monotonic() - said_at >= SAY_EVERY_S:
+            said_at = monotonic()
+            with capsys.disabled():
+                print(f"\n{monotonic() - began:6.0f} s: {words}", end="", flush=True)  # noqa: T201
+
+    return say
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,10 @@
 
 import json
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -69,6 +70,8 @@ path = "{self.output}"
         )
         self.process = GatewayProcess(config, operations, environment=environment)
         self.harvest = Harvest(self.output)
+        self._texts: dict[str, Counter[str]] = defaultdict(Counter)  # by source, of as many verdicts as were counted
+        self._counted = 0
 
     def start(self) -> None:
         self.process.start()
@@ -96,7 +99,10 @@ path = "{self.output}"
     def texts(self, source: str = "tcp") -> Counter[str]:
         """Return how many verdicts with an id of their own each text of a source has by now."""
         self.harvest.gather()
-        return Counter(verdict.text for verdict in self.harvest.verdicts.values() if verdict.source == source)
+        for verdict in islice(self.harvest.verdicts.values(), self._counted, None):
+            self._texts[verdict.source][verdict.text] += 1
+        self._counted = len(self.harvest.verdicts)
+        return self._texts[source].copy()
 
     def buried(self, source: str = "tcp") -> dict[str, str]:
         """Return the reasons of the dead letters of a source by their ids, which drops repeats."""
@@ -104,14 +110,18 @@ path = "{self.output}"
         letters = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
         return {letter["id"]: letter["reason"] for letter in letters if letter["source"] == source}
 
-    def await_answers(self, count: int, source: str = "tcp", within_s: float = 60.0) -> Counter[str]:
-        """Wait until that many events of a source have a verdict or a dead letter; return the verdicts' texts."""
-        answered = lambda: self.texts(source).total() + len(self.buried(source))  # noqa: E731 - used twice, here
-        wait_until(
-            lambda: answered() >= count,
-            lambda: f"{answered()} of {count} answered\n{self.process.log_tail()}",
-            within_s,
-        )
+    def await_answers(self, count: int, source: str = "tcp", stalled_s: float = 60.0) -> Counter[str]:
+        """Wait until that many events of a source have a verdict or a dead letter; return the verdicts' texts.
+
+        That may take as long as there is something to do; it may not stand still for `stalled_s`.
+        """
+        answered, moved_at = -1, monotonic()
+        while answered < count:
+            before, answered = answered, self.texts(source).total() + len(self.buried(source))
+            if answered > before:
+                moved_at = monotonic()
+            assert monotonic() < moved_at + stalled_s, f"{answered} of {count} answered\n{self.process.log_tail()}"
+            sleep(0.02)
         return self.texts(source)
 
 

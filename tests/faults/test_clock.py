@@ -40,13 +40,13 @@ def test_events_go_on_being_answered_once_each_when_the_clock_steps(
         gateway.await_answers(50)
         clock.step(step_s)
         gateway.send(*SAMPLE[50:100])
-        gateway.await_answers(100, within_s=20)
+        gateway.await_answers(100, stalled_s=20)
         assert gateway.process.get("/readyz")[0] == 200
         assert gateway.process.stop()[0] == 0
     clock.step(2 * step_s)
     with running(gateway):
         gateway.send(*SAMPLE[100:150])
-        texts = gateway.await_answers(150, within_s=20)
+        texts = gateway.await_answers(150, stalled_s=20)
         assert gateway.process.stop()[0] == 0
     assert texts == {f"<14>{line}": 1 for line in SAMPLE[:150]}
     received = {verdict.text: verdict.received_at_ms for verdict in gateway.harvest.verdicts.values()}

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -94,11 +94,11 @@ class Load:
     "kills",
     [
         pytest.param(5, marks=pytest.mark.timeout(300)),
-        pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param(100, marks=pytest.mark.slow),
     ],
 )
 def test_every_accepted_event_has_one_verdict_after_kills_at_random_moments(
-    tmp_path: Path, quick_model: Path, kills: int
+    tmp_path: Path, quick_model: Path, kills: int, progress: Callable[[str], None]
 ) -> None:
     chance = Random(kills)
     tail = tmp_path / "app.log"
@@ -111,6 +111,7 @@ def test_every_accepted_event_has_one_verdict_after_kills_at_random_moments(
         gateway.start()  # subscribes: a broker keeps nothing for a session that it does not know
         load.start()
         for number in range(kills):
+            progress(f"kill {number} of {kills}; {len(load.written)} lines, {len(load.published)} messages")
             if number % 4 != 3:  # every fourth time it is not even up
                 gateway.process.wait_until_ready()
             threading.Event().wait(chance.uniform(0.0, 1.5))
@@ -121,11 +122,11 @@ def test_every_accepted_event_has_one_verdict_after_kills_at_random_moments(
         gateway.process.wait_until_ready()
         wait_until(lambda: gateway.texts("tail") and gateway.texts("devices"), gateway.process.log_tail)
         load.stop()
-        texts = gateway.await_answers(len(load.written), "tail", 120)
-        assert texts == Counter(load.written)
-        assert gateway.await_answers(len(load.published), "devices", 60) == Counter(load.published)
+        progress(f"the answers to {len(load.written)} lines and {len(load.published)} messages")
+        assert gateway.await_answers(len(load.written), "tail") == Counter(load.written)
+        assert gateway.await_answers(len(load.published), "devices") == Counter(load.published)
         accepted = gateway.accepted("tcp")
-        texts = gateway.await_answers(accepted, "tcp", 60)
+        texts = gateway.await_answers(accepted, "tcp")
         assert gateway.process.stop()[0] == 0
         assert gateway.texts("tcp").total() == accepted == gateway.accepted("tcp")
         assert set(texts.values()) == {1}

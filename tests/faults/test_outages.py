@@ -165,7 +165,7 @@ def test_a_broker_that_is_killed_and_restarted_costs_no_event_in_either_directio
             assert device.unacknowledged() == 100
             broker.start()
             device.publish(SAMPLE[200:300])
-            assert set(gateway.await_answers(300, "bus", within_s=90)) == set(SAMPLE[:300])
+            assert set(gateway.await_answers(300, "bus", stalled_s=90)) == set(SAMPLE[:300])
             wait_until(lambda: device.unacknowledged() == 0, gateway.process.log_tail)
             wait_until(
                 all_heard,
@@ -216,7 +216,7 @@ def test_a_full_disk_under_the_output_loses_nothing_once_there_is_room(
         )
         assert "No space left on device" in gateway.process.log_tail()
         ballast.unlink()
-        texts = gateway.await_answers(1000, within_s=90)
+        texts = gateway.await_answers(1000, stalled_s=90)
         assert gateway.process.stop()[0] == 0
     assert texts == {f"<14>{line}": 1 for line in SAMPLE[:1000]}
 

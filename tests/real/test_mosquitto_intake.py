@@ -2,7 +2,7 @@
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -92,13 +92,14 @@ def test_what_is_published_while_the_intake_is_away_waits_for_it(
     assert intake.records() == [b"meanwhile"]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_killing_the_intake_under_load_neither_loses_nor_doubles_a_message(
-    broker: Mosquitto, publisher: Publisher, tmp_path: Path, kills: int
+    broker: Mosquitto, publisher: Publisher, tmp_path: Path, kills: int, progress: Callable[[str], None]
 ) -> None:
     intake = IntakeProcess(tmp_path, source(broker, "receive_maximum = 200\n"))
     per_round = 1500
     for number in range(kills):
+        progress(f"kill {number} of {kills}")
         with running(intake):
             connected(intake, number + 1)
             before = intake.events()
