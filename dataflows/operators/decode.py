@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 from bytewax import operators as op
 from bytewax.dataflow import Stream, operator
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dataflows.observer import Observer
 from models.contracts.event import DeadLetter, Event
 from models.contracts.scalars import EventId
-from models.header import split
+from models.header import split_all
 
 
 class Records(Protocol):
@@ -106,25 +107,14 @@ def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
     """Add an event or a dead letter for each record to what earlier batches became."""
     texts = None if reading.text_path else _plain_texts(batch.records, reading.max_bytes)
     if texts is not None:
-        source, received_at_ms = batch.source, batch.received_at_ms
-        whole.events.extend(
-            [_event(source, received_at_ms, own_id, text) for own_id, text in zip(batch.ids, texts, strict=True)]
-        )
+        whole.events.extend(_events(batch, batch.ids, texts))
         return
     read = _read_json if reading.text_path else _read_text
     for raw, own_id in zip(batch.records, batch.ids, strict=True):
         found = read(raw, own_id, reading)
         if isinstance(found, _Text):
-            whole.events.append(
-                _event(
-                    batch.source,
-                    batch.received_at_ms,
-                    found.id,
-                    found.text,
-                    truncated=found.truncated,
-                    replaced=found.replaced,
-                )
-            )
+            (event,) = _events(batch, [found.id], [found.text])
+            whole.events.append(replace(event, truncated=found.truncated, replaced=found.replaced))
         else:
             whole.letters.append(_letter(batch, own_id, found, raw))
 
@@ -140,23 +130,23 @@ def _plain_texts(records: Sequence[bytes], max_bytes: int) -> list[str] | None:
     return None if any(map(str.isspace, texts)) or not all(texts) else texts
 
 
-def _event(
-    source: str, received_at_ms: int, event_id: str, text: str, *, truncated: bool = False, replaced: bool = False
-) -> Event:
-    header = split(text, received_at_ms)
-    return Event(
-        id=EventId(event_id),
-        source=source,
-        received_at_ms=received_at_ms,
-        text=text,
-        body=header.body,
-        occurred_at_ms=header.occurred_at_ms,
-        host=header.host,
-        app=header.app,
-        severity=header.severity,
-        truncated=truncated,
-        replaced=replaced,
-    )
+def _events(batch: Records, ids: Sequence[str], texts: Sequence[str]) -> list[Event]:
+    source, received_at_ms = batch.source, batch.received_at_ms
+    headers = split_all(texts, received_at_ms)
+    return [
+        Event(
+            id=event_id,
+            source=source,
+            received_at_ms=received_at_ms,
+            text=text,
+            body=header.body,
+            occurred_at_ms=header.occurred_at_ms,
+            host=header.host,
+            app=header.app,
+            severity=header.severity,
+        )
+        for event_id, text, header in zip(cast("Sequence[EventId]", ids), texts, headers, strict=True)
+    ]
 
 
 def _letter(batch: Records, own_id: str, refused: _Refused, raw: bytes) -> DeadLetter:
