@@ -58,8 +58,8 @@ _STRUCTURED_DATA = re.compile(r'-|(?:\[(?:[^"\]\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])+
 # It says how good the stamp is, which went already; util-linux's logger adds it to every message.
 _TIME_QUALITY = re.compile(r"\[timeQuality [^\]]{0,200}\]")
 _STAMP = re.compile(rf"([A-Z][a-z][a-z]) {{1,2}}(\d{{1,2}}) ({_CLOCK})", re.ASCII)
-# Here a stamp is fifteen characters; what they say is read once for all lines that share them.
-_3164 = re.compile(rf"(?:{_PRIORITY}|)(....[ 1-3].{{10}}+) ({_HOST}) {_PROGRAM}(:.*+)", re.ASCII | re.DOTALL)
+# Here a stamp is so many characters; what they say is read once for all lines that share them.
+_3164 = re.compile(rf"(?:{_PRIORITY}|)(....[ 1-3]?.{{10}}+) ({_HOST}) {_PROGRAM}(:.*+)", re.ASCII | re.DOTALL)
 _3164_VENDOR = re.compile(
     rf"(?:\d{{1,10}}: (?:({_HOST}): )?)?[*.:]?"
     rf"(?:([A-Z][a-z][a-z]) {{1,2}}(\d{{1,2}})(?: (\d{{4}}))? ({_CLOCK})(?:\.(\d{{1,9}}))?(?: (?:{_ZONES}))?"
@@ -79,7 +79,7 @@ _PROGRAM_ALONE = re.compile(rf"{_PROGRAM}(?=:)", re.ASCII)
 _NUMBERED_PROGRAM = re.compile(r"([A-Za-z_][\w./()@-]{0,63})\[(\d{1,10})\](?=: )", re.ASCII)
 _LAUNCHD = re.compile(r"([^\s:\[\]]{1,64})\[(\d{1,10})\](?= \()", re.ASCII)  # `launchd[1] (com.example.agent): …`
 _APACHE = re.compile(
-    r"\[[A-Z][a-z][a-z] (.{14,15})(?:\.(\d{1,9}+)|) (\d{4})\] "
+    r"\[[A-Z][a-z][a-z] (.{14,16})(?:\.(\d{1,9}+)|) (\d{4})\] "
     r"(?:(\[(?:[\w.-]{1,64}:|)(\w{1,16})\] )|)(?:\[pid (\d{1,10})(?::tid \d{1,20}|)\] |)(.*+)",
     re.ASCII | re.DOTALL,
 )
