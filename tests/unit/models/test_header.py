@@ -216,7 +216,8 @@ def test_any_text_is_split_and_its_end_is_kept(line: str, now_ms: int) -> None:
     assert bool(header.body) == bool(line)
     assert header.occurred_at_ms is None or header.occurred_at_ms >= 0
     assert header.severity is None or 0 <= header.severity <= 7
-    last = re.findall(r"[^\s\[\]:<>]+", line.rstrip("\r\n\t \0"))[-1:]
+    behind_priority = line if header.severity is None else re.sub(r"^<\d+>", "", line)
+    last = re.findall(r"[^\s\[\]:<>]+", behind_priority.rstrip("\r\n\t \0"))[-1:]
     kept = " ".join(filter(None, (header.body, header.host, header.app, header.process_id)))
     assert all(word in kept for word in last) or header.occurred_at_ms is not None
 
@@ -228,7 +229,7 @@ def test_what_no_form_fits_is_body_as_it_stands(word: str, rest: str) -> None:
     assert split(line, NOW) == Header(line)
 
 
-@given(st.integers(1, 99_999), st.text(alphabet=st.characters(codec="utf-8"), max_size=200))
+@given(st.integers(1, 99_999), st.text(st.characters(codec="utf-8", exclude_characters="\ufeff"), max_size=200))
 def test_a_message_survives_under_every_common_front(process_id: int, message: str) -> None:
     message = message.strip() or "x"
     for front in (
@@ -238,7 +239,7 @@ def test_a_message_survives_under_every_common_front(process_id: int, message: s
         f"2026-11-21T12:00:00Z box app[{process_id}]: ",
     ):
         header = split(front + message, NOW)
-        assert header.body == f"app: {message.removeprefix(chr(0xFEFF)).strip()}".rstrip(" \0") or "\0" in message
+        assert header.body == f"app: {message}" or "\0" in message
         assert (header.host, header.app, header.process_id) == ("box", "app", str(process_id))
 
 
