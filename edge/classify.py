@@ -49,6 +49,7 @@ class Lines(Struct, frozen=True, kw_only=True):
     received_at_ms: int
     records: list[bytes]
     ids: list[str]
+    topics: tuple[str, ...] = ()  # files have none
 
 
 def classify_files(job: Job) -> int:

@@ -88,6 +88,8 @@ def _head(verdict: Verdict, style: Cef) -> bytes:
         "cs2": verdict.source,
         "cs3Label": "fields" if verdict.fields else None,
         "cs3": msgspec.json.encode(verdict.fields).decode() if verdict.fields else None,
+        "cs4Label": None if verdict.topic is None else "topic",
+        "cs4": verdict.topic,
     }
     pairs = " ".join(f"{key}={_extension(value)}" for key, value in extension.items() if value is not None)
     host = _NOT_PRINTABLE.sub("_", style.gateway)[:255] or "-"

@@ -404,6 +404,7 @@ def refused_letter(sink: str, payload: bytes, reason: str) -> DeadLetter:
         reason="refused-by-sink",
         detail=detail,
         raw=payload,
+        topic=verdict.topic,
     )
 
 

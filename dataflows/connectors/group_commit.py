@@ -44,7 +44,8 @@ class Delivery(Struct, frozen=True):
 
     @property
     def bytes(self) -> int:
-        return sum(map(len, self.arrival.records)) + _RECORD_BYTES * len(self.arrival.records)
+        arrival = self.arrival
+        return sum(map(len, arrival.records)) + sum(map(len, arrival.topics)) + _RECORD_BYTES * len(arrival.records)
 
 
 class GroupCommit:
@@ -278,11 +279,17 @@ class GroupCommit:
                 and row_bytes + size <= _ROW_MAX_BYTES
             ):
                 row.records.extend(arrival.records)
+                row.topics.extend(arrival.topics)
                 open_rows[arrival.source] = (row, row_bytes + size)
                 continue
             # A copy, since rows grow: a delivery that is refused must come again as it was.
             row = Arrival(
-                arrival.source, arrival.received_at_ms, list(arrival.records), arrival.origin, arrival.positions
+                arrival.source,
+                arrival.received_at_ms,
+                list(arrival.records),
+                arrival.origin,
+                arrival.positions,
+                list(arrival.topics),
             )
             rows.append(row)
             open_rows[arrival.source] = (row, size)

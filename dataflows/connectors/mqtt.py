@@ -41,6 +41,7 @@ _KEEPALIVE_S = 30  # a broker that hangs is noticed within a minute
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 1, 60
 _REMEMBERED = 32_768
 _PACKET_MAX_BYTES = 1 << 20  # the broker does not send us what is larger, and MQTT has it tell nobody
+_TOPIC_MAX_CHARACTERS = 1024
 _ROOM_S = 0.5
 _GOODBYE_S = 1.0
 _QOS = 1
@@ -221,7 +222,8 @@ class MqttSubscriber:
             full = not self._commit.wait_for_room(self._source.name, _ROOM_S)
 
     def _delivery(self, message: MQTTMessage, packet_id: int, digest: bytes, record: bytes) -> Delivery:
-        arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, [record] if record else [])
+        records, topics = ([record], [_short(message.topic)]) if record else ([], [])
+        arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, records, topics=topics)
         if not packet_id:
             return Delivery(arrival, Refusal.HOLD)
         with self._guard:
@@ -311,6 +313,11 @@ def _connect_properties(source: MqttSource) -> Properties:
 
 def _record(payload: bytes, max_bytes: int) -> bytes:
     return payload[: max_bytes + 1] if len(payload) > max_bytes else payload.rstrip(_ENDS)
+
+
+def _short(topic: str) -> str:
+    """Return a topic; MQTT lets a stranger's have 64 KiB, and it is kept with every event."""
+    return topic if len(topic) <= _TOPIC_MAX_CHARACTERS else f"{topic[: _TOPIC_MAX_CHARACTERS - 1]}…"
 
 
 def _in_words(error: BaseException | None) -> str:

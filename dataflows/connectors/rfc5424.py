@@ -3,8 +3,8 @@
 `<106>1 2026-01-31T23:59:59.123Z edge-7 headwater - critical [verdict@32473 id="…" label="critical" …] the event's text`
 
 The one element of structured data has the parameters `id`, `label`, `confidence`, `mass`, `route`, `release`, `policy`
-and `source`; where there is something to say `host`, `app` and `fields` (as JSON), and `truncated`, `replaced` where
-they are true. The host name of the message is the gateway's, its time that of receipt, its MSGID the label.
+and `source`; where there is something to say `topic`, `host`, `app` and `fields` (as JSON), and `truncated`, `replaced`
+where they are true. The host name of the message is the gateway's, its time that of receipt, its MSGID the label.
 
 32473 is the enterprise number that RFC 5612 sets aside for examples: an organisation with its own gives that.
 """
@@ -64,6 +64,7 @@ def _head(verdict: Verdict, style: Rfc5424, *, truncated: bool) -> bytes:
         "release": verdict.release,
         "policy": str(verdict.policy),
         "source": verdict.source,
+        "topic": verdict.topic,
         "host": verdict.host,
         "app": verdict.app,
         "fields": msgspec.json.encode(verdict.fields).decode() if verdict.fields else None,

@@ -66,6 +66,7 @@ class Arrival(Struct, frozen=True, array_like=True, gc=False):
     records: list[bytes]
     origin: str = ""  # of `positions`
     positions: list[str] = []  # where the source itself keeps each record; none: the spool numbers them
+    topics: list[str] = []  # of a broker, by which each record came; none: its source has no topics
 
 
 class Receipt(Struct, frozen=True, array_like=True, gc=False):
@@ -342,6 +343,8 @@ def _open(path: Path, synchronous: str) -> sqlite3.Connection:
         _enter_wal(db)
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute("PRAGMA temp_store = MEMORY")
+        # Debian's SQLite writes zeros over all that is deleted, so that a trim would cost as much as what it trims did.
+        db.execute("PRAGMA secure_delete = FAST")
         db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         db.execute("PRAGMA journal_size_limit = 4194304")
         with _transaction(db, path):

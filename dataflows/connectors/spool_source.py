@@ -34,6 +34,7 @@ class Batch(Struct, frozen=True, gc=False):
     received_at_ms: int
     records: list[bytes]
     ids: list[str]  # one per record, the same after any crash
+    topics: list[str] = []  # one per record, or none
 
 
 class SpoolSource(FixedPartitionedSource[Batch, Position]):
@@ -177,4 +178,4 @@ def _stretch(spool_id: str, stored: StoredArrival, start: int, stop: int) -> Bat
     else:
         prefix = f"{spool_id}.{stored.seq}."
         ids = [f"{prefix}{index}" for index in range(start, start + len(records))]
-    return Batch(arrival.source, arrival.received_at_ms, records, ids)
+    return Batch(arrival.source, arrival.received_at_ms, records, ids, arrival.topics[start:stop])

@@ -126,6 +126,7 @@ def _refused(event: Event, error: InputError) -> DeadLetter:
         reason="refused-by-classifier",
         detail=str(error),
         raw=event.text.encode("utf-8", "surrogatepass"),
+        topic=event.topic,
     )
 
 

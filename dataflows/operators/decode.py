@@ -35,6 +35,10 @@ class Records(Protocol):
     def ids(self) -> Sequence[str]:
         """One per record: the same for the same record after any crash."""
 
+    @property
+    def topics(self) -> Sequence[str]:
+        """One per record, of the broker that they came by; or none at all."""
+
 
 class Reading(Struct, frozen=True, kw_only=True):
     """How the records of one source are read."""
@@ -107,16 +111,20 @@ def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
     """Add an event or a dead letter for each record to what earlier batches became."""
     texts = None if reading.text_path else _plain_texts(batch.records, reading.max_bytes)
     if texts is not None:
-        whole.events.extend(_events(batch, batch.ids, texts))
+        events = _events(batch, batch.ids, texts)
+        if batch.topics:
+            events = [replace(event, topic=topic) for event, topic in zip(events, batch.topics, strict=True)]
+        whole.events.extend(events)
         return
     read = _read_json if reading.text_path else _read_text
-    for raw, own_id in zip(batch.records, batch.ids, strict=True):
+    topics: Sequence[str | None] = batch.topics or [None] * len(batch.records)
+    for raw, own_id, topic in zip(batch.records, batch.ids, topics, strict=True):
         found = read(raw, own_id, reading)
         if isinstance(found, _Text):
             (event,) = _events(batch, [found.id], [found.text])
-            whole.events.append(replace(event, truncated=found.truncated, replaced=found.replaced))
+            whole.events.append(replace(event, truncated=found.truncated, replaced=found.replaced, topic=topic))
         else:
-            whole.letters.append(_letter(batch, own_id, found, raw))
+            whole.letters.append(_letter(batch, own_id, found, raw, topic))
 
 
 def _plain_texts(records: Sequence[bytes], max_bytes: int) -> list[str] | None:
@@ -149,7 +157,7 @@ def _events(batch: Records, ids: Sequence[str], texts: Sequence[str]) -> list[Ev
     ]
 
 
-def _letter(batch: Records, own_id: str, refused: _Refused, raw: bytes) -> DeadLetter:
+def _letter(batch: Records, own_id: str, refused: _Refused, raw: bytes, topic: str | None) -> DeadLetter:
     return DeadLetter(
         id=EventId(own_id),
         source=batch.source,
@@ -157,6 +165,7 @@ def _letter(batch: Records, own_id: str, refused: _Refused, raw: bytes) -> DeadL
         reason=refused.reason,
         detail=refused.detail,
         raw=raw,
+        topic=topic,
     )
 
 

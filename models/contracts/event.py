@@ -22,6 +22,7 @@ class Event(Struct, frozen=True, kw_only=True, tag="event/1", gc=False):
     severity: int | None = None  # RFC 5424 section 6.2.1: 0 emergency … 7 debug
     truncated: bool = False  # the record was longer than the limit
     replaced: bool = False  # invalid UTF-8 became U+FFFD
+    topic: str | None = None  # of the broker, that it came by
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=False):
@@ -33,3 +34,4 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=Fals
     reason: Name  # short and countable: `no-text-at-path`, `refused-by-classifier`
     detail: str
     raw: bytes  # base64 in JSON (RFC 4648 section 4)
+    topic: str | None = None  # of the broker, that it came by

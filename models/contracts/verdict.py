@@ -31,3 +31,4 @@ class Verdict(Struct, frozen=True, tag="verdict/1", gc=False):
     severity: Count | None = None
     truncated: bool = False
     replaced: bool = False
+    topic: str | None = None

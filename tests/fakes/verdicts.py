@@ -53,6 +53,7 @@ def any_verdict() -> st.SearchStrategy[Verdict]:
         occurred_at_ms=st.none() | st.integers(0, 4_102_444_800_000),
         host=st.none() | _TEXTS,
         app=st.none() | _TEXTS,
+        topic=st.none() | _TEXTS,
         truncated=st.booleans(),
         replaced=st.booleans(),
     )

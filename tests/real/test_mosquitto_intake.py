@@ -152,6 +152,20 @@ def test_messages_without_acknowledgement_and_empty_ones_are_told_apart(
     assert intake.status().counters.incidents["devices", "messages-empty"] == 1
 
 
+def test_each_message_keeps_the_topic_it_came_by_and_a_long_one_is_cut(
+    broker: Mosquitto, publisher: Publisher, tmp_path: Path
+) -> None:
+    with running(IntakeProcess(tmp_path, source(broker))) as intake:
+        connected(intake)
+        publisher.publish("one", "two", topic="devices/7/log")
+        publisher.publish("three", topic=f"gates/{'x' * 2000}")
+        intake.wait_for_events(3)
+        intake.stop()
+
+    topics = [topic for arrival in intake.arrivals() for topic in arrival.topics]
+    assert topics == ["devices/7/log", "devices/7/log", f"gates/{'x' * 1017}…"]
+
+
 def test_a_long_payload_is_cut_one_byte_behind_the_limit(
     broker: Mosquitto, publisher: Publisher, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_what_is_written_can_be_read_back(found: Verdict) -> None:
     assert header[1:6] == ["Headwater", "Headwater", "1", found.label, f"{found.label} event"]
     assert extension["msg"] == blanked(found.text)
     assert extension["externalId"] == blanked(found.id)
+    assert extension.get("cs4") == (None if found.topic is None else blanked(found.topic))
     assert extension.get("dvchost") == (None if found.host is None else blanked(found.host))
     assert extension.get("start") == (None if found.occurred_at_ms is None else str(found.occurred_at_ms))
 

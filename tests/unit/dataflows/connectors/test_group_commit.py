@@ -104,6 +104,18 @@ def test_what_waits_together_shares_a_row_unless_its_time_or_its_positions_forbi
     ]
 
 
+def test_each_record_of_a_shared_row_keeps_its_topic(commit: GroupCommit, reader: SpoolReader) -> None:
+    for n in range(3):
+        commit.offer(Delivery(Arrival("bus", 7, [b"%d" % n], topics=[f"devices/{n}/log"]), Refusal.REPEAT))
+    commit.start()
+    commit.close()
+
+    (row,) = reader.read(0, 100)
+    assert row.arrival == Arrival(
+        "bus", 7, [b"0", b"1", b"2"], topics=["devices/0/log", "devices/1/log", "devices/2/log"]
+    )
+
+
 def test_marks_and_receipts_are_stored_with_their_records(commit: GroupCommit, path: Path) -> None:
     commit.offer(
         Delivery(Arrival("hosts", 7, [b"a"]), Refusal.REPEAT, mark=b"here", receipts=(Receipt(0, 0, 5, b"digest"),))

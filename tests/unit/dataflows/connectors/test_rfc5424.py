@@ -49,6 +49,7 @@ def test_what_is_written_can_be_read_back(found: Verdict) -> None:
     assert text == blanked(found.text)
     assert parameters["id"] == blanked(found.id)
     assert parameters.get("host") == (None if found.host is None else blanked(found.host))
+    assert parameters.get("topic") == (None if found.topic is None else blanked(found.topic))
     assert parameters.get("app") == (None if found.app is None else blanked(found.app))
     assert ("truncated" in parameters, "replaced" in parameters) == (found.truncated, found.replaced)
 

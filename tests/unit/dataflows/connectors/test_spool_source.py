@@ -84,6 +84,16 @@ def test_a_source_with_positions_of_its_own_names_its_records_by_them(path: Path
     assert [batch.ids for batch in batches] == [["f00d.0", "f00d.17"], ["f00d.40"]]
 
 
+def test_each_record_has_the_topic_it_came_by_however_it_is_cut(path: Path) -> None:
+    Spool(path, LIMIT).append(
+        [Arrival("bus", 1, [b"a", b"b", b"c"], topics=["x", "y", "z"]), Arrival("hosts", 1, [b"d"])]
+    )
+
+    batches = drained(opened(path, batch_events=2))
+
+    assert [batch.topics for batch in batches] == [["x", "y"], ["z"], []]
+
+
 def test_a_restart_from_any_snapshot_goes_on_exactly_there(path: Path, tmp_path: Path) -> None:
     records = fill(path, 5, 1, 7)
     partition = opened(path, batch_events=2)

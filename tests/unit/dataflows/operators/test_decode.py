@@ -67,6 +67,17 @@ def test_a_dead_letter_holds_the_whole_record_and_its_id() -> None:
     assert (letter.id, letter.source, letter.raw, letter.reason) == ("o.7", "hosts", b"no json", "not-json")
 
 
+@pytest.mark.parametrize("last", [b"fine", b"caf\xe9"])
+def test_an_event_and_a_dead_letter_keep_the_topic_they_came_by(last: bytes) -> None:
+    plain = decode_records(batch("one", last, topics=["devices/1", "devices/2"]))
+    assert [event.topic for event in plain.events] == ["devices/1", "devices/2"]
+
+    read = decode_records(batch('{"log": {"msg": "hello"}}', "no json", topics=["devices/1", "devices/2"]), MSG)
+    assert [event.topic for event in read.events] == ["devices/1"]
+    assert [letter.topic for letter in read.letters] == ["devices/2"]
+    assert [event.topic for event in decode_records(batch("one")).events] == [None]
+
+
 def test_the_text_of_a_json_record_stands_at_its_path() -> None:
     assert texts('{"log": {"msg": "hello", "other": 1}}', reading=MSG) == [("hello", False, False)]
 

@@ -32,6 +32,7 @@ events = st.builds(
     severity=st.none() | st.integers(0, 7),
     truncated=st.booleans(),
     replaced=st.booleans(),
+    topic=maybe_text,
 )
 dead_letters = st.builds(
     DeadLetter,
@@ -41,6 +42,7 @@ dead_letters = st.builds(
     reason=names,
     detail=texts,
     raw=st.binary(max_size=60),
+    topic=maybe_text,
 )
 verdicts = st.builds(
     Verdict,
@@ -62,6 +64,7 @@ verdicts = st.builds(
     severity=st.none() | st.integers(0, 7),
     truncated=st.booleans(),
     replaced=st.booleans(),
+    topic=maybe_text,
 )
 policies = st.builds(
     Policy,
