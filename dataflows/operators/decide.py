@@ -72,6 +72,7 @@ def decide_window(
                 severity=event.severity,
                 truncated=event.truncated or opinion.truncated,
                 replaced=event.replaced,
+                topic=event.topic,
             )
         )
     return verdicts

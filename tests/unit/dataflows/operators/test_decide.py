@@ -1,5 +1,6 @@
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,21 @@ def test_a_verdict_says_what_it_is_about_and_who_made_it() -> None:
         app="sshd",
         severity=6,
     )
+
+
+def test_a_verdict_keeps_the_topic_that_its_event_came_by() -> None:
+    said = Opinion(probabilities=(1.0, 0.0, 0.0), label_mass=1.0)
+    events = [EVENT, msgspec.structs.replace(EVENT, topic="devices/7/log")]
+
+    verdicts = decide_window(events, [said, said], release(3), Policy())
+
+    assert [verdict.topic for verdict in verdicts] == [None, "devices/7/log"]
+
+
+@pytest.mark.parametrize("probabilities", [(), (0.9, 0.1), (0.7, 0.1, 0.1, 0.1)])
+def test_an_opinion_on_other_labels_than_the_tasks_stops_the_flow(probabilities: tuple[float, ...]) -> None:
+    with pytest.raises(RuntimeError, match=f"scripted-3: {len(probabilities)} probabilities for 3 labels"):
+        decide(*probabilities)
 
 
 @pytest.mark.parametrize(("confidence", "route"), [(0.8, "accepted"), (0.7999, "review")])
