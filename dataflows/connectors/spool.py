@@ -345,8 +345,6 @@ def _open(path: Path, synchronous: str) -> sqlite3.Connection:
         db.execute("PRAGMA temp_store = MEMORY")
         # Debian's SQLite writes zeros over all that is deleted, so that a trim would cost as much as what it trims did.
         db.execute("PRAGMA secure_delete = FAST")
-        # Debian's SQLite writes zeros over all that is deleted, so that a trim would cost as much as what it trims did.
-        db.execute("PRAGMA secure_delete = FAST")
         db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         db.execute("PRAGMA journal_size_limit = 4194304")
         with _transaction(db, path):

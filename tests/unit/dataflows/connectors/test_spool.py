@@ -244,17 +244,3 @@ def test_a_trim_does_not_write_over_what_it_deletes(path: Path) -> None:
     reader.trim(6)
 
     assert 0 < log.stat().st_size < 100_000
-
-
-def test_a_trim_does_not_write_over_what_it_deletes(path: Path) -> None:
-    spool, reader = Spool(path, LIMIT), SpoolReader(path)
-    for _ in range(5):
-        spool.append([arrival(os.urandom(100_000))])
-    log = path.with_name(path.name + "-wal")
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    db.close()
-
-    reader.trim(6)
-
-    assert 0 < log.stat().st_size < 100_000

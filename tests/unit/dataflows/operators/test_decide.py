@@ -59,12 +59,6 @@ def test_an_opinion_on_other_labels_than_the_tasks_stops_the_flow(probabilities:
         decide(*probabilities)
 
 
-@pytest.mark.parametrize("probabilities", [(), (0.9, 0.1), (0.7, 0.1, 0.1, 0.1)])
-def test_an_opinion_on_other_labels_than_the_tasks_stops_the_flow(probabilities: tuple[float, ...]) -> None:
-    with pytest.raises(RuntimeError, match=f"scripted-3: {len(probabilities)} probabilities for 3 labels"):
-        decide(*probabilities)
-
-
 @pytest.mark.parametrize(("confidence", "route"), [(0.8, "accepted"), (0.7999, "review")])
 def test_a_verdict_at_the_threshold_is_accepted_and_one_below_it_is_not(confidence: float, route: str) -> None:
     assert decide(confidence, 1 - confidence, 0.0, policy=Policy(accept_at=0.8)).route == route
