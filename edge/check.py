@@ -29,7 +29,7 @@ from edge.config import (
     dead_letters,
     read_config,
 )
-from edge.examine import listeners, require_sound
+from edge.examine import listeners, require_known_labels, require_sound
 from edge.knock import knock_broker, knock_siem
 from edge.model import open_model
 from edge.outputs import backlog_path
@@ -58,7 +58,7 @@ def report(path: Path) -> int:
     config = read_config(path)
     require_sound(config, path)
     findings = [Finding("config", "ok", f"{path}: sources {_names(config.sources)}; outputs {_names(config.outputs)}")]
-    findings += examine(config, datetime.now(UTC))
+    findings += examine(config, path, datetime.now(UTC))
     console = Console(highlight=False, soft_wrap=True)
     if console.is_terminal:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -74,9 +74,9 @@ def report(path: Path) -> int:
     return 1 if problems else 0
 
 
-def examine(config: Config, now: datetime) -> Iterator[Finding]:
-    """Yield what was found, part by part; nothing that is running is disturbed."""
-    yield from _model(config)
+def examine(config: Config, path: Path, now: datetime) -> Iterator[Finding]:
+    """Yield what was found about the configuration at `path`, part by part; nothing that is running is disturbed."""
+    yield from _model(config, path)
     yield from _disk(config)
     try:
         running = is_held(Path(config.gateway.state_dir))
@@ -92,7 +92,7 @@ def examine(config: Config, now: datetime) -> Iterator[Finding]:
     yield from _backlogs(config)
 
 
-def _model(config: Config) -> Iterator[Finding]:
+def _model(config: Config, path: Path) -> Iterator[Finding]:
     try:
         opened = open_model(config.model)
     except HeadwaterError as error:
@@ -112,6 +112,10 @@ def _model(config: Config) -> Iterator[Finding]:
         yield Finding(
             "policy", "ok", f"number {policy.number}: accepted from {policy.accept_at}, else {policy.doubtful}"
         )
+    try:
+        require_known_labels(config, path, release)
+    except ConfigError as error:
+        yield Finding("outputs", "problem", str(error))
 
 
 def _disk(config: Config) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from edge.config import (
     Mqtt,
     MqttOutput,
     Source,
+    SyslogOutput,
     SyslogTcp,
     SyslogUdp,
     client_id,
@@ -19,6 +20,7 @@ from edge.config import (
     read_password,
 )
 from models.contracts.errors import ConfigError
+from models.contracts.release import Release
 
 
 def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
@@ -39,7 +41,29 @@ def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
     _require_own_files(config, path)
     _require_room(config, path)
     _require_brokers_fit(config, path)
+    _require_severities_in_use(config, path)
     return load_all(config)
+
+
+def require_known_labels(config: Config, path: Path, release: Release) -> None:
+    """Refuse an output that speaks of labels which the release does not have; the defaults suit any release.
+
+    Raises:
+        ConfigError: the file, the key, what was found and what is wanted.
+    """
+    known = release.task.label_names
+    default = SyslogOutput(name="default")
+    for output in config.outputs:
+        if not isinstance(output, SyslogOutput):
+            continue
+        for key in ("severity_by_label", "cef_severity_by_label"):
+            named = getattr(output, key)
+            unknown = sorted(named.keys() - set(known))
+            if unknown and named != getattr(default, key):
+                raise ConfigError(
+                    f"{path}: output {output.name}: `{key}`: found `{unknown[0]}`, wanted one of {list(known)}, the "
+                    f"labels of {release.title}"
+                )
 
 
 def listeners(config: Config) -> list[tuple[str, str, str, int]]:
@@ -100,6 +124,16 @@ def _require_room(config: Config, path: Path) -> None:
             raise ConfigError(
                 f"{path}: source {source.name}: `max_event_bytes`: found {source.max_event_bytes}, wanted at most "
                 f"{most}, half of `spool.max_bytes`: a longer event would wait for room for ever"
+            )
+
+
+def _require_severities_in_use(config: Config, path: Path) -> None:
+    default = SyslogOutput(name="default").cef_severity_by_label
+    for output in config.outputs:
+        if isinstance(output, SyslogOutput) and output.format != "cef" and output.cef_severity_by_label != default:
+            raise ConfigError(
+                f"{path}: output {output.name}: `cef_severity_by_label`: found it with `format` {output.format}, "
+                "wanted `cef`: nothing would read it"
             )
 
 

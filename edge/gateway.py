@@ -34,7 +34,7 @@ from dataflows.triage import triage
 from edge import logs
 from edge.config import Config, config_path, read_config
 from edge.disk_reserve import DiskReserve
-from edge.examine import require_sound
+from edge.examine import require_known_labels, require_sound
 from edge.intake import spool_path
 from edge.intake_child import IntakeChild
 from edge.model import open_model
@@ -119,6 +119,7 @@ class Gateway:
         self._classifier: Current[Classifier] = Current(model.classifier)
         self._release_sha256 = model.sha256
         self._policy: Current[Policy] = Current(policy_in_force(config, model.classifier.release))
+        require_known_labels(config, path, model.classifier.release)
         self._spool_path = spool_path(config)
         self._spool = SpoolReader(self._spool_path)
         self._spool_lock = Lock()

@@ -84,12 +84,17 @@ def _way(output: Output, config: Config, tls: ssl.SSLContext | None) -> tuple[Ca
         case SyslogOutput():
             carrier = partial(SiemCarrier, output.host, output.port, tls)
             if output.format == "cef":
-                return carrier, partial(_messages, partial(cef.message, style=cef.Cef(gateway=gateway)))
-            return carrier, partial(_messages, partial(rfc5424.message, style=rfc5424.Rfc5424(gateway=gateway)))
+                return carrier, partial(_messages, partial(cef.message, style=_cef(output, gateway)))
+            style = rfc5424.Rfc5424(gateway=gateway, severities=output.severity_by_label)
+            return carrier, partial(_messages, partial(rfc5424.message, style=style))
         case MqttOutput():
             return _mqtt(output, gateway, tls), partial(_messages, encode)
         case Terminal():
             return _terminal(), partial(_messages, encode)
+
+
+def _cef(output: SyslogOutput, gateway: str) -> cef.Cef:
+    return cef.Cef(gateway=gateway, severities=output.cef_severity_by_label, syslog_severities=output.severity_by_label)
 
 
 def _messages(write: Callable[[Verdict], bytes], verdicts: list[Verdict]) -> list[bytes]:

@@ -15,10 +15,12 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct, field
 
+from dataflows.connectors import rfc5424
 from models.contracts.verdict import Verdict
 
 _FACILITY = 13  # log audit
-_INFORMATIONAL, _LOW = 6, 2  # syslog's severity and CEF's, for a label that has none
+SEVERITIES: Mapping[str, int] = {"critical": 10, "suspicious": 6}  # by label; 0 … 10, the worst
+_LOW = 2  # every other label
 _LINE_BREAKS = re.compile(r"[\n\r\u2028\u2029]+")
 _OTHER_CONTROLS = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
@@ -26,20 +28,12 @@ _HEADER_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|"})
 _EXTENSION_ESCAPES = str.maketrans({"\\": "\\\\", "=": "\\=", "\n": "\\n", "\r": "\\r"})
 
 
-class Severity(Struct, frozen=True):
-    """One label's weight, in both scales that a message carries."""
-
-    syslog: int  # RFC 5424 section 6.2.1: 0 emergency … 7 debug
-    cef: int  # 0 … 10, the worst
-
-
 class Cef(Struct, frozen=True, kw_only=True):
     """How verdicts are written."""
 
     gateway: str
-    severities: Mapping[str, Severity] = field(
-        default_factory=lambda: {"critical": Severity(2, 10), "suspicious": Severity(4, 6)}
-    )  # by label
+    severities: Mapping[str, int] = field(default_factory=lambda: SEVERITIES)
+    syslog_severities: Mapping[str, int] = field(default_factory=lambda: rfc5424.SEVERITIES)  # of the syslog header
     max_bytes: int = 8192  # the end of the text goes first
 
 
@@ -56,7 +50,6 @@ def message(verdict: Verdict, style: Cef) -> bytes:
 
 
 def _head(verdict: Verdict, style: Cef) -> bytes:
-    severity = style.severities.get(verdict.label, Severity(_INFORMATIONAL, _LOW))
     header = "|".join(
         (
             "CEF:0",
@@ -65,7 +58,7 @@ def _head(verdict: Verdict, style: Cef) -> bytes:
             "1",
             _header(verdict.label),
             _header(f"{verdict.label} event"),
-            str(severity.cef),
+            str(style.severities.get(verdict.label, _LOW)),
         )
     )
     extension = {
@@ -93,7 +86,8 @@ def _head(verdict: Verdict, style: Cef) -> bytes:
     }
     pairs = " ".join(f"{key}={_extension(value)}" for key, value in extension.items() if value is not None)
     host = _NOT_PRINTABLE.sub("_", style.gateway)[:255] or "-"
-    syslog = f"<{_FACILITY * 8 + severity.syslog}>{_stamp(verdict.received_at_ms // 1000)} {host}"
+    severity = style.syslog_severities.get(verdict.label, rfc5424.INFORMATIONAL)
+    syslog = f"<{_FACILITY * 8 + severity}>{_stamp(verdict.received_at_ms // 1000)} {host}"
     return f"{syslog} {header}|{pairs} msg=".encode("utf-8", "replace")
 
 

@@ -20,7 +20,8 @@ from msgspec import Struct, field
 from models.contracts.verdict import Verdict
 
 _FACILITY = 13  # log audit
-_INFORMATIONAL = 6  # RFC 5424 section 6.2.1, as the severities below
+SEVERITIES: Mapping[str, int] = {"critical": 2, "suspicious": 4}  # by label; section 6.2.1: 0 emergency … 7 debug
+INFORMATIONAL = 6  # every other label
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "]": "\\]"})  # section 6.3.3
@@ -31,7 +32,7 @@ class Rfc5424(Struct, frozen=True, kw_only=True):
 
     gateway: str
     enterprise: int = 32473
-    severities: Mapping[str, int] = field(default_factory=lambda: {"critical": 2, "suspicious": 4})  # by label
+    severities: Mapping[str, int] = field(default_factory=lambda: SEVERITIES)
     max_bytes: int = 8192  # what RFC 5425 asks of a receiver; the end of the text goes first
 
 
@@ -54,7 +55,7 @@ def timestamp(millis: int) -> str:
 
 
 def _head(verdict: Verdict, style: Rfc5424, *, truncated: bool) -> bytes:
-    severity = style.severities.get(verdict.label, _INFORMATIONAL)
+    severity = style.severities.get(verdict.label, INFORMATIONAL)
     parameters = {
         "id": verdict.id,
         "label": verdict.label,

@@ -21,7 +21,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def backlogs(config: Config) -> list[Finding]:
-    return [finding for finding in examine(config, datetime.now(UTC)) if finding.part == "backlog"]
+    return [finding for finding in examine(config, Path("edge.toml"), datetime.now(UTC)) if finding.part == "backlog"]
 
 
 def left(config: Config, output: str, *payloads: bytes) -> Path:

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from edge.config import Mqtt, MqttOutput, client_id, read_config
-from edge.examine import require_sound
+from edge.examine import require_known_labels, require_sound
 from models.contracts.errors import ConfigError
+from models.contracts.task import Label, Task
+from tests.fakes.classifier import release
 
 GOOD = """
 [[sources]]
@@ -21,6 +23,7 @@ name = "verdicts"
 path = "verdicts.jsonl"
 """
 DEVICES = '[[sources]]\nkind = "mqtt"\nname = "bus"\ntopics = ["devices"]\n'
+SIEM = '[[outputs]]\nkind = "syslog"\nname = "siem"\nformat = "cef"\n'
 BUS = '[[outputs]]\nkind = "mqtt"\nname = "bus"\n'
 
 
@@ -111,9 +114,38 @@ def test_a_source_and_an_output_of_one_name_are_two_clients_of_their_broker(tmp_
             GOOD.replace('name = "udp"', 'name = "udp"\nmax_event_bytes = 600000') + "[spool]\nmax_bytes = 1048576\n",
             "/edge.toml: source udp: `max_event_bytes`: found 600000, wanted at most 524288",
         ),
+        (
+            GOOD + SIEM.replace("cef", "rfc5424") + "cef_severity_by_label = { critical = 9 }\n",
+            "/edge.toml: output siem: `cef_severity_by_label`: found it with `format` rfc5424, wanted `cef`",
+        ),
+        (
+            GOOD + SIEM + "severity_by_label = { critical = 8 }\n",
+            "/edge.toml: Expected `int` <= 7 - at `$.outputs[1].severity_by_label[...]`",
+        ),
         (GOOD + "[model]\nthread = 2\n", "/edge.toml: Object contains unknown field `thread` - at `$.model`"),
         (GOOD.replace('"syslog-udp"\nname', '"syslog"\nname'), "/edge.toml: Invalid value 'syslog' - at `$.sources[1]"),
     ],
 )
 def test_what_cannot_work_is_refused_with_file_key_found_and_wanted(tmp_path: Path, text: str, message: str) -> None:
     assert message in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", ["severity_by_label", "cef_severity_by_label"])
+def test_a_severity_for_a_label_that_the_release_does_not_have_is_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(GOOD + SIEM + f"{key} = {{ critical = 1, odd = 3 }}\n")
+    with pytest.raises(ConfigError) as refused:
+        require_known_labels(read_config(path), path, release(3))
+    assert str(refused.value) == (
+        f"{path}: output siem: `{key}`: found `odd`, wanted one of ['benign', 'suspicious', 'critical'], the labels of "
+        "scripted-3"
+    )
+
+
+def test_severities_that_nobody_configured_suit_a_release_with_other_labels(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(GOOD + SIEM)
+    routing = Task(
+        name="routing", instruction="Route.", labels=(Label("billing", "b"), Label("other", "o")), default_label="other"
+    )
+    require_known_labels(read_config(path), path, release(task=routing))
