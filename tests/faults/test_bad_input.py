@@ -53,6 +53,12 @@ def test_another_model_than_was_promised_is_named_with_both_digests(tmp_path: Pa
     assert said.endswith("refused it")
 
 
+def test_a_severity_for_a_label_that_the_model_does_not_have_is_named(tmp_path: Path, quick_model: Path) -> None:
+    siem = '[[outputs]]\nkind = "syslog"\nname = "siem"\nseverity_by_label = { odd = 3 }\n'
+    said = refused(Gateway(tmp_path, quick_model, outputs=siem))
+    assert said.startswith("headwater: /edge.toml: output siem: `severity_by_label`: found `odd`, wanted one of [")
+
+
 def test_an_expired_certificate_is_named_with_what_to_do(tmp_path: Path, quick_model: Path) -> None:
     expired = trustme.CA().issue_cert("localhost", not_after=datetime.now(UTC) - timedelta(days=1))
     expired.private_key_and_cert_chain_pem.write_to_path(tmp_path / "own.pem")
