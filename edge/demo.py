@@ -150,7 +150,10 @@ def _watch(console: Console, gateway: GatewayProcess, senders: Sequence[Sender],
             if now - progressed > _QUIET_S:
                 break
             if now - began > _END_WITHIN_S:
-                console.print(f"{score.verdicts} of {expected} answered in {_END_WITHIN_S:.0f} s; waits no longer")
+                console.print(
+                    f"{score.verdicts} of {expected} answered in {_END_WITHIN_S:.0f} s, on a machine that is too slow "
+                    "or too busy; what has no answer by now counts as lost"
+                )
                 break
             sleep(_REFRESH_S)
         if gateway.ended is not None:
