@@ -1,7 +1,8 @@
 """`DecoderClassifier`: any instruct GGUF, or one trained for its task, read at the answer position.
 
 A batch is tokenised; texts that occur twice are read once; the rest is sorted, cut into contiguous parts that free
-threads take one by one, and read with no shared beginning of a part decoded twice. Only then are fields written, for the labels that have them.
+threads take one by one, and read with no shared beginning of a part decoded twice. Only then are fields written, for
+the labels that have them.
 """
 
 import threading

@@ -17,7 +17,7 @@ from models.transcript import Transcript
 
 _AT_ONCE = 8
 _AHEAD_TOKENS = (2, 24)  # what is decoded of a transcript on a guess: less after a wrong one, more after a right one
-
+_VALUES_AHEAD = 1  # how many values are guessed in a row: that a field is absent is the least certain of guesses
 
 _NOTHING = np.empty((0, 0), np.float32)
 
@@ -135,7 +135,11 @@ def _ahead(transcript: Transcript, reach: int) -> tuple[list[int], list[int], bo
     likely = copy(transcript)
     guessed: list[int] = []
     asked: list[int] = []
+    values = 0
     while not likely.done and len(guessed) < reach:
+        values += likely.at_value
+        if values > _VALUES_AHEAD:
+            break
         token = likely.guess()
         if token is None:
             break

@@ -38,6 +38,8 @@ class _Value(Protocol):
     def guess(self) -> int | None: ...
     def advanced(self, token: int) -> Self: ...
     @property
+    def begun(self) -> bool: ...
+    @property
     def may_end(self) -> bool: ...
     @property
     def text(self) -> str: ...
@@ -88,6 +90,11 @@ class Transcript:
     @property
     def done(self) -> bool:
         return self._field == len(self._program.fields)
+
+    @property
+    def at_value(self) -> bool:
+        """Whether the next token begins a value."""
+        return not self._forced and not self._running.begun
 
     def allowed(self) -> Sequence[int]:
         """Return the tokens of which the next is one; a single one needs no model."""
@@ -180,6 +187,10 @@ class _Chosen:
 
     def advanced(self, token: int) -> "_Chosen":
         return _Chosen(self._program, self._tree[token], (*self._written, token))
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._written)
 
     @property
     def may_end(self) -> bool:
@@ -293,6 +304,10 @@ class _Copied:
         return _Copied(
             self._haystack, first=self._first, places=self._successors[token], written=written, likely=likely
         )
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._written)
 
     @property
     def text(self) -> str:
