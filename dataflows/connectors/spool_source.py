@@ -21,6 +21,7 @@ _AWAY_S = 0.05  # and no longer: a source that sleeps holds up every epoch
 # hour would keep the flow asleep for that hour. So we are always due, and wait by ourselves.
 _LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_AHEAD_ROWS = 64
+_WINDOW_S = (0.25, 1.0)  # what the flow takes for what it is handed at once: more below, less above
 
 Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
 
@@ -38,7 +39,7 @@ class Batch(Struct, frozen=True, gc=False):
 
 
 class SpoolSource(FixedPartitionedSource[Batch, Position]):
-    """Hands over what waits in the spool, up to `batch_events` records at a time.
+    """Hands over what waits in the spool, up to `batch_events` records at a time, fewer where they take long.
 
     Several small arrivals come as several items in one list, which bytewax keeps together up to the first operator
     that works on lists (`flat_map_batch`); a large one comes in stretches.
@@ -68,7 +69,9 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
     ) -> None:
         self._reader = reader
         self._stop = stop
-        self._batch_events = batch_events
+        self._most_events = batch_events
+        self._window_events = 1
+        self._handed_at: float | None = None
         self._drain = drain
         self._seq, self._index = _start(reader, resume)
         self._ahead: deque[StoredArrival] = deque()
@@ -86,11 +89,16 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
             self._committable = None
         if self._stop.is_set():
             raise StopIteration
+        if self._handed_at is not None:
+            # One worker: it comes back when what it was handed has gone all the way.
+            took_s = monotonic() - self._handed_at
+            self._window_events = next_window(self._window_events, took_s, self._most_events)
+            self._handed_at = None
         batches = self._read()
         if not batches and self._drain and not self._failing:
             raise StopIteration
         if batches:
-            self._read_at = monotonic()
+            self._read_at = self._handed_at = monotonic()
         else:
             self._stop.wait(self._pause_s())
         return batches
@@ -112,10 +120,10 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
 
     def _read(self) -> list[Batch]:
         batches: list[Batch] = []
-        wanted = self._batch_events
+        wanted = self._window_events
         while wanted > 0 and (self._ahead or self._fill()):
             stored = self._ahead[0]
-            if stored.seq != self._seq:  # numbers of transactions that failed are missing
+            if stored.seq != self._seq:  # what we stood in was trimmed: a gap that has been logged
                 self._seq, self._index = stored.seq, 0
             batch = _stretch(self._reader.id, stored, self._index, self._index + wanted)
             wanted -= len(batch.records)
@@ -152,6 +160,18 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
         self._trimmed = before_seq
 
 
+def next_window(events: int, took_s: float, most: int) -> int:
+    """Return how many events to hand over next, after `events` or fewer took so long.
+
+    It begins with one and doubles, so that no model is so slow, and no crash so ill-timed, that a watchdog ends a
+    window again and again before it is done.
+    """
+    short_s, long_s = _WINDOW_S
+    if took_s > long_s:
+        return max(1, events // 2)
+    return min(2 * events, most) if took_s < short_s else events
+
+
 def _start(reader: SpoolReader, resume: Position | None) -> tuple[int, int]:
     """Return where to begin; say so loudly where the recovery store and the spool do not belong together."""
     first, end = reader.span()
@@ -164,7 +184,7 @@ def _start(reader: SpoolReader, resume: Position | None) -> tuple[int, int]:
     if seq > end:
         log.error("spool_older_than_recovery", position=seq, next=end, action=f"starting at its oldest event, {first}")
         return first, 0
-    if seq < first and (seq, index) != (first, 0):
+    if seq < first:
         log.error("spool_trimmed_past_recovery", position=seq, oldest=first, action="starting there: a gap")
         return first, 0
     return seq, index

@@ -12,10 +12,12 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dataflows.connectors.spool import Arrival, Spool, SpoolReader
-from dataflows.connectors.spool_source import Batch, SpoolPartition, SpoolSource
+from dataflows.connectors.spool_source import Batch, SpoolPartition, SpoolSource, next_window
 from tests.fakes.sink import MemorySink
 
 LIMIT = 64 << 20
@@ -62,8 +64,22 @@ def test_small_arrivals_come_together_and_large_ones_in_stretches(path: Path) ->
     except StopIteration:
         pass
 
-    assert sizes == [[1, 2, 61], [64], [64], [11, 3]]
+    assert sizes == [[1], [2], [4], [8], [16], [32], [64], [64], [12, 3]]
     assert seen == records
+
+
+@given(st.integers(1, 512), st.floats(1.01, 1e6))
+def test_a_window_grows_to_the_most_while_it_is_quick_and_shrinks_to_one_event_where_it_is_slow(
+    most: int, slow_s: float
+) -> None:
+    events = 1
+    for _ in range(10):
+        events = next_window(events, 0.01, most)
+    assert events == most
+    assert next_window(events, 0.5, most) == most
+    for _ in range(10):
+        events = next_window(events, slow_s, most)
+    assert events == 1
 
 
 def test_ids_name_the_spool_the_arrival_and_the_record_however_it_is_cut(path: Path) -> None:
@@ -81,7 +97,7 @@ def test_a_source_with_positions_of_its_own_names_its_records_by_them(path: Path
 
     batches = drained(opened(path, batch_events=2))
 
-    assert [batch.ids for batch in batches] == [["f00d.0", "f00d.17"], ["f00d.40"]]
+    assert [batch.ids for batch in batches] == [["f00d.0"], ["f00d.17", "f00d.40"]]
 
 
 def test_each_record_has_the_topic_it_came_by_however_it_is_cut(path: Path) -> None:
@@ -91,7 +107,7 @@ def test_each_record_has_the_topic_it_came_by_however_it_is_cut(path: Path) -> N
 
     batches = drained(opened(path, batch_events=2))
 
-    assert [batch.topics for batch in batches] == [["x", "y"], ["z"], []]
+    assert [batch.topics for batch in batches] == [["x"], ["y", "z"], []]
 
 
 def test_a_restart_from_any_snapshot_goes_on_exactly_there(path: Path, tmp_path: Path) -> None:
@@ -110,7 +126,7 @@ def test_a_restart_from_any_snapshot_goes_on_exactly_there(path: Path, tmp_path:
 
 
 def test_only_what_a_snapshot_had_passed_is_trimmed_and_only_on_the_call_after_it(path: Path) -> None:
-    fill(path, 64, 64, 64)
+    fill(path, 1, 2, 64)
     held = SpoolReader(path)
     partition = opened(path)
     partition.next_batch()
