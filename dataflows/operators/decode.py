@@ -1,7 +1,9 @@
 """Raw records in; events, and dead letters with their reasons, out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -50,6 +52,9 @@ class Reading(Struct, frozen=True, kw_only=True):
 
 PLAIN = Reading()
 _LONGEST_ID = 128  # characters; a longer sender's id is not one
+_TOPIC_DIGEST_BYTES = 16  # too many for a sender to find a topic that passes for another's
+# What stands in place of what cannot be written, and surrogates, which cannot: two ids that differ there would be one.
+_UNREADABLE = re.compile("[\ufffd\ud800-\udfff]")
 
 
 class _Text(Struct, frozen=True, gc=False):
@@ -57,6 +62,25 @@ class _Text(Struct, frozen=True, gc=False):
     id: str
     truncated: bool = False
     replaced: bool = False
+
+
+class _Origin(Struct, frozen=True, gc=False):
+    """Who sent a record, for the ids that senders give: each of them counts for itself."""
+
+    own_id: str
+    source: str
+    topic: str | None
+
+    def of(self, sent: str | int) -> str:
+        """Return the id of the event that this sender calls `sent`.
+
+        Behind our origin and apart from our numbers: no sender can name an event of another source or topic. A name
+        has no `/`, so nothing that is sent reads as another source or kind; 17 and "17" are two ids, as they are to
+        the sender.
+        """
+        digest = blake2b((self.topic or "").encode(), digest_size=_TOPIC_DIGEST_BYTES).hexdigest()
+        kind = "string" if isinstance(sent, str) else "number"
+        return f"{self.own_id.partition('.')[0]}.id/{self.source}/{digest}/{kind}/{sent}"
 
 
 class _Refused(Struct, frozen=True, gc=False):
@@ -116,10 +140,10 @@ def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
             events = [replace(event, topic=topic) for event, topic in zip(events, batch.topics, strict=True)]
         whole.events.extend(events)
         return
-    read = _read_json if reading.text_path else _read_text
     topics: Sequence[str | None] = batch.topics or [None] * len(batch.records)
     for raw, own_id, topic in zip(batch.records, batch.ids, topics, strict=True):
-        found = read(raw, own_id, reading)
+        origin = _Origin(own_id, batch.source, topic)
+        found = _read_json(raw, reading, origin) if reading.text_path else _read_text(raw, own_id, reading)
         if isinstance(found, _Text):
             (event,) = _events(batch, [found.id], [found.text])
             whole.events.append(replace(event, truncated=found.truncated, replaced=found.replaced, topic=topic))
@@ -175,7 +199,7 @@ def _read_text(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:
     return _Text(text, own_id, truncated, replaced) if text and not text.isspace() else _EMPTY
 
 
-def _read_json(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:
+def _read_json(raw: bytes, reading: Reading, origin: _Origin) -> _Text | _Refused:
     # Decoded first: msgspec would refuse a whole record for one bad byte, and we mark it, as everywhere.
     record, replaced = _decoded(raw)
     try:
@@ -188,7 +212,7 @@ def _read_json(raw: bytes, own_id: str, reading: Reading) -> _Text | _Refused:
         return _Refused("no-text-at-path", f"`{reading.text_path}`: found {found}, wanted a string")
     if not text or text.isspace():
         return _EMPTY
-    event_id = _id_at(payload, reading.id_path, own_id) if reading.id_path else own_id
+    event_id = _id_at(payload, reading.id_path, origin) if reading.id_path else origin.own_id
     encoded = text.encode()
     if len(encoded) <= reading.max_bytes:
         return _Text(text, event_id, replaced=replaced)
@@ -222,10 +246,11 @@ def _at(payload: Any, path: str) -> Any:
     return payload
 
 
-def _id_at(payload: Any, path: str, own_id: str) -> str:
+def _id_at(payload: Any, path: str, origin: _Origin) -> str:
     found = _at(payload, path)
     if isinstance(found, bool) or not isinstance(found, (str, int)):
-        return own_id
-    found = str(found)
-    # Under the origin, and apart from our numbers: no sender can name an event that is not its own source's.
-    return f"{own_id.partition('.')[0]}.id.{found}" if 0 < len(found) <= _LONGEST_ID else own_id
+        return origin.own_id
+    written = str(found)
+    if not 0 < len(written) <= _LONGEST_ID or _UNREADABLE.search(written):
+        return origin.own_id
+    return origin.of(found)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -115,30 +116,42 @@ def test_the_limit_is_for_the_text_not_for_the_json_around_it() -> None:
     assert texts(record, reading=Reading(text_path="log.msg", max_bytes=11)) == [("x" * 11, False, False)]
 
 
-@pytest.mark.parametrize(
-    ("sent", "event_id"),
-    [
-        ("abc", "o.id.abc"),
-        (17, "o.id.17"),
-        ("0", "o.id.0"),
-        ("", "o.0"),
-        (None, "o.0"),
-        (True, "o.0"),
-        (1.5, "o.0"),
-        ({}, "o.0"),
-        ("x" * 129, "o.0"),
-    ],
-)
-def test_the_senders_own_id_names_the_event_where_it_is_one(sent: Any, event_id: str) -> None:
-    record = json.dumps({"msg": "hello", "id": sent})
+def sent_ids(*sent: Any, source: str = "hosts", topics: Sequence[str] = ()) -> list[str]:
+    """Return the events' ids for what their senders call them."""
+    records = [json.dumps({"msg": "hello", "id": one}) for one in sent]
+    came = batch(*records, source=source, topics=topics)
+    return [event.id for event in decode_records(came, Reading(text_path="msg", id_path="id")).events]
 
-    (event,) = decode_records(batch(record), Reading(text_path="msg", id_path="id")).events
 
-    assert event.id == event_id
+@pytest.mark.parametrize("sent", ["abc", 17, "17", "0", "a/b", "\u00e9", "x" * 128])
+def test_the_senders_own_id_names_the_event_the_same_wherever_the_record_stands(sent: Any) -> None:
+    first, second = sent_ids(sent, sent)
+
+    assert first == second
+    assert first.startswith("o.id/hosts/")
+    assert first.endswith(f"/{'string' if isinstance(sent, str) else 'number'}/{sent}")
+
+
+@pytest.mark.parametrize("sent", ["", None, True, 1.5, {}, "x" * 129, int("9" * 129), "caf\ufffd"])
+def test_what_cannot_be_a_senders_id_leaves_the_event_ours(sent: Any) -> None:
+    assert sent_ids(sent) == ["o.0"]
+
+
+def test_a_senders_id_counts_for_its_source_its_topic_and_its_json_type_alone() -> None:
+    topics = ["devices/1", "devices/2"]
+    ids = [
+        event_id
+        for source in ("door-sensors", "pumps")
+        for sent in (17, "17")
+        for event_id in sent_ids(sent, sent, source=source, topics=topics)
+    ]
+
+    assert len(set(ids)) == len(ids) == 8
+    assert ids[:2] == sent_ids(17, 17, source="door-sensors", topics=topics)
 
 
 def test_no_senders_id_can_be_that_of_another_record() -> None:
-    records = [json.dumps({"msg": "hello", "id": sent}) for sent in ("1", "0", "id.1")]
+    records = [json.dumps({"msg": "hello", "id": sent}) for sent in ("1", "0", "id.1", 1, 0)]
 
     events = decode_records(batch("{}", *records), Reading(text_path="msg", id_path="id")).events
 
