@@ -1,5 +1,6 @@
 """Raw records in; events, and dead letters with their reasons, out."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ _LONGEST_ID = 128  # characters; a longer sender's id is not one
 _TOPIC_DIGEST_BYTES = 16  # too many for a sender to find a topic that passes for another's
 # What stands in place of what cannot be written, and surrogates, which cannot: two ids that differ there would be one.
 _UNREADABLE = re.compile("[\ufffd\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Text(Struct, frozen=True, gc=False):
@@ -203,7 +205,7 @@ def _read_json(raw: bytes, reading: Reading, origin: _Origin) -> _Text | _Refuse
     # Decoded first: msgspec would refuse a whole record for one bad byte, and we mark it, as everywhere.
     record, replaced = _decoded(raw)
     try:
-        payload = msgspec.json.decode(record)
+        payload = _payload(record)
     except (msgspec.DecodeError, RecursionError) as error:
         return _Refused("not-json", str(error))
     text = _at(payload, reading.text_path)
@@ -212,11 +214,41 @@ def _read_json(raw: bytes, reading: Reading, origin: _Origin) -> _Text | _Refuse
         return _Refused("no-text-at-path", f"`{reading.text_path}`: found {found}, wanted a string")
     if not text or text.isspace():
         return _EMPTY
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        text, replaced = _SURROGATE.sub("\ufffd", text), True
+        encoded = text.encode()
     event_id = _id_at(payload, reading.id_path, origin) if reading.id_path else origin.own_id
-    encoded = text.encode()
     if len(encoded) <= reading.max_bytes:
         return _Text(text, event_id, replaced=replaced)
     return _Text(_cut(encoded, reading.max_bytes).decode(), event_id, truncated=True, replaced=replaced)
+
+
+def _payload(record: str) -> Any:
+    """Read JSON as devices send it: half of a character (`"\\ud83d"`, cut in two) and numbers beyond any double too.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+        RecursionError: it is too deep.
+    """
+    try:
+        return msgspec.json.decode(record)
+    except msgspec.DecodeError as error:
+        try:
+            return _TOLERANT.decode(record)
+        except ValueError:
+            raise error from None  # which says more of what is wrong
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"`{constant}` is no JSON")
+
+
+# A number of so many digits is nothing that we look for, and Python refuses to read it whole.
+_TOLERANT = json.JSONDecoder(
+    parse_constant=_refuse, parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_ID else float(digits)
+)
 
 
 def _decoded(raw: bytes) -> tuple[str, bool]:

@@ -100,9 +100,33 @@ def test_a_json_record_without_a_string_at_the_path_is_a_dead_letter_that_says_w
     assert reasons(record, reading=MSG) == [("no-text-at-path", f"`log.msg`: found {found}, wanted a string")]
 
 
-@pytest.mark.parametrize("record", [b"", b"{", b"{]}", b"\xff\xfe", b"nul", b"[" * 100_000, b'{"a":' * 100_000])
-def test_what_is_no_json_is_a_dead_letter_however_deep(record: bytes) -> None:
+@pytest.mark.parametrize("record", [b"", b"{", b"{]}", b"\xff\xfe", b"nul", b'{"log": {"msg": "x", "n": NaN}}'])
+def test_what_is_no_json_is_a_dead_letter(record: bytes) -> None:
     assert [reason for reason, _ in reasons(record, reading=MSG)] == ["not-json"]
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000, f"{'[' * 100_000}{']' * 100_000}"])
+@pytest.mark.parametrize("before", ["", '["\\ud83d",', "[1e309,"])
+def test_json_that_is_too_deep_is_a_dead_letter_whatever_stands_before(before: str, deep: str) -> None:
+    assert [reason for reason, _ in reasons(f"{before}{deep}", reading=MSG)] == ["not-json"]
+
+
+@pytest.mark.parametrize("number", ["1e309", "-1e400", "9" * 5000])
+def test_a_number_that_nothing_holds_is_no_reason_to_refuse_the_text_beside_it(number: str) -> None:
+    assert texts(f'{{"n": {number}, "log": {{"msg": "hello"}}}}', reading=MSG) == [("hello", False, False)]
+
+
+def test_half_of_an_escaped_character_is_replaced_and_marked_in_the_text_and_unheeded_elsewhere() -> None:
+    assert texts(
+        r'{"log": {"msg": "cut \ud83d"}}',
+        r'{"log": {"msg": "whole \ud83d\ude00"}}',
+        r'{"log": {"msg": "fine", "other": "\ude00"}}',
+        reading=MSG,
+    ) == [("cut \ufffd", False, True), ("whole \U0001f600", False, False), ("fine", False, False)]
+
+
+def test_half_of_an_escaped_character_is_no_part_of_an_id() -> None:
+    assert sent_ids("a\ud83d", "a\ud83e", "a") == ["o.0", "o.1", sent_ids("a")[0]]
 
 
 def test_bad_bytes_within_a_json_string_are_replaced_and_marked() -> None:
