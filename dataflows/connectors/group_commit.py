@@ -236,17 +236,18 @@ class GroupCommit:
             if delivery.stored is not None:
                 delivery.stored()
         with self._changed:
-            gone = list(stored)
-            late = self._late()
-            held = []
-            for delivery in refused:
-                if delivery.refusal is Refusal.LOSE or (late and delivery.refusal is Refusal.HOLD):
-                    self._losses[delivery.arrival.source, reason] += len(delivery.arrival.records)
-                elif not late:
-                    held.append(delivery)
-                    continue
-                gone.append(delivery)
-            for delivery in gone:
+            lost = [delivery for delivery in refused if delivery.refusal is Refusal.LOSE]
+            held = [delivery for delivery in refused if delivery.refusal is not Refusal.LOSE]
+            left: list[Delivery] = []
+            if held and self._late():
+                # With all behind it: the mark of a later delivery would lead past what is dropped here.
+                lost += [delivery for delivery in (*held, *self._queue) if delivery.refusal is Refusal.HOLD]
+                left = [delivery for delivery in (*held, *self._queue) if delivery.refusal is Refusal.REPEAT]
+                held.clear()
+                self._queue.clear()
+            for delivery in lost:
+                self._losses[delivery.arrival.source, reason] += len(delivery.arrival.records)
+            for delivery in (*stored, *lost, *left):
                 self._waiting_bytes[delivery.arrival.source] -= delivery.bytes
             self._queue.extendleft(reversed(held))
             self._blocked = self._blocked or bool(held)

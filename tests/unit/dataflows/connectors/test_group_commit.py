@@ -245,6 +245,26 @@ def test_what_is_held_when_the_end_comes_is_lost_only_where_nobody_has_it_any_mo
     assert reader.status().counters.losses.get(("hosts", "spool-full"), 0) == lost
 
 
+def test_what_is_dropped_at_the_end_takes_all_behind_it_along_so_that_no_mark_leads_past_it(
+    path: Path, reader: SpoolReader
+) -> None:
+    spool = Spool(path, LIMIT)
+    spool.append([Arrival("old", 7, [b"x" * (LIMIT - 1500)])])
+    commit = GroupCommit(spool)
+    streamed = [delivery(b"t" * 60_000, source="tcp") for _ in range(35)]  # a whole commit
+    fits_not = Delivery(Arrival("file", 7, [b"y" * 3000], "f00d", ["0"]), Refusal.REPEAT, mark=b"behind the first")
+    would_fit = Delivery(Arrival("file", 7, [b"z"], "f00d", ["3000"]), Refusal.REPEAT, mark=b"behind the second")
+    for each in (fits_not, *streamed, would_fit, delivery(b"t", source="tcp")):
+        commit.offer(each)
+    commit.start()
+    wait_until(lambda: reader.status().refusing, "a refusal")
+    commit.close(within_s=0.05)
+
+    assert Spool(path, LIMIT).mark("file") is None
+    assert reader.status().counters.events == {"old": 1}
+    assert reader.status().counters.losses == {("tcp", "spool-full"): 36}
+
+
 def test_a_source_is_told_to_stop_at_its_bound_and_to_go_on_when_it_is_stored(commit: GroupCommit) -> None:
     half = b"x" * (SOURCE_MAX_BYTES // 2)
     assert not commit.offer(delivery(half[:-100], refusal=Refusal.LOSE))
