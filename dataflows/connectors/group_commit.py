@@ -145,10 +145,15 @@ class GroupCommit:
                     self._blocked = False
             taken: list[Delivery] = []
             size = 0
-            for queue in (self._losable, self._queue):
-                while queue and size < _COMMIT_MAX_BYTES and not (self._blocked and queue is self._queue):
-                    taken.append(queue.popleft())
-                    size += taken[-1].bytes
+            queue_waits = bool(self._queue) and not self._blocked
+            # Half, so that a flood nobody can be made to stop leaves room for those who wait.
+            losable_max_bytes = _COMMIT_MAX_BYTES // 2 if queue_waits else _COMMIT_MAX_BYTES
+            while self._losable and size < losable_max_bytes:
+                taken.append(self._losable.popleft())
+                size += taken[-1].bytes
+            while queue_waits and self._queue and size < _COMMIT_MAX_BYTES:
+                taken.append(self._queue.popleft())
+                size += taken[-1].bytes
             losses, incidents = self._counts()
             if self._stop_by is not None and not taken and not losses and not incidents:
                 return None

@@ -128,6 +128,25 @@ def test_marks_and_receipts_are_stored_with_their_records(commit: GroupCommit, p
     assert spool.receipts("hosts") == [Receipt(0, 0, 5, b"digest")]
 
 
+def test_a_flood_that_cannot_wait_takes_no_more_than_half_of_a_commit_from_those_who_can(
+    path: Path, reader: SpoolReader
+) -> None:
+    flood = [delivery(b"u" * 60_000, source="udp", refusal=Refusal.LOSE) for _ in range(60)]
+    flood_before_stream: list[int] = []
+    commit = GroupCommit(Spool(path, 64 << 20))
+    for each in flood:
+        commit.offer(each)
+    stream = Arrival("tcp", 7, [b"t"])
+    commit.offer(
+        Delivery(stream, Refusal.HOLD, lambda: flood_before_stream.append(reader.status().counters.events["udp"]))
+    )
+    commit.start()
+    commit.close()
+
+    assert flood_before_stream == [18]  # the first beyond 1 MiB is the last
+    assert reader.status().counters.events == {"udp": 60, "tcp": 1}
+
+
 def test_a_full_spool_loses_what_cannot_wait_and_counts_every_one(commit: GroupCommit, reader: SpoolReader) -> None:
     commit.start()
     sent = 0
