@@ -6,16 +6,18 @@ What the flow does is counted as it happens (`Meters`); what can be looked up is
 
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter as CountOf
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import accumulate
 from socket import socket
 from typing import Any
 
 from msgspec import Struct
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge.config import Operations
@@ -68,7 +70,8 @@ def unready(status: Status) -> list[str]:
 class Meters:
     """Counts what the flow tells it; an `Observer`.
 
-    Counts include what a replay after a crash repeats, and start at 0 with the process.
+    Counts include what a replay after a crash repeats, and start at 0 with the process. Whatever is told of each event
+    is counted per batch first: a call of the metrics library for each would cost the flow a quarter of its time.
     """
 
     def __init__(self, waiting: Callable[[], None] = lambda: None) -> None:
@@ -104,12 +107,8 @@ class Meters:
             buckets=_LATENCY_BUCKETS_S,
             registry=registry,
         )
-        self._latency = Histogram(
-            "headwater_latency_seconds",
-            "From receipt of an event to its verdict.",
-            buckets=_LATENCY_BUCKETS_S,
-            registry=registry,
-        )
+        self._latency = _ManyAtOnce("headwater_latency_seconds", "From receipt of an event to its verdict.")
+        registry.register(self._latency)
         self._backlog_bytes = Gauge(
             "headwater_sink_backlog_bytes", "What a sink has yet to deliver.", ["sink"], registry=registry
         )
@@ -117,9 +116,15 @@ class Meters:
             "headwater_sink_up", "1 where the sink's last attempt succeeded.", ["sink"], registry=registry
         )
 
+        self._taken_of: dict[str, Counter] = {}  # the library looks a child up slowly
+        self._verdicts_of: dict[tuple[str, str], Counter] = {}
+
     def arrived(self, source: str, records: int, received_at_ms: int) -> None:
         """Count events in, and how long the oldest waited in the spool."""
-        self._taken.labels(source).inc(records)
+        taken = self._taken_of.get(source)
+        if taken is None:
+            taken = self._taken_of[source] = self._taken.labels(source)
+        taken.inc(records)
         self._wait.observe(_since_s(received_at_ms))
 
     def repeated(self, source: str, events: int) -> None:
@@ -133,10 +138,13 @@ class Meters:
 
     def decided(self, verdicts: Sequence[Verdict]) -> None:
         """Count verdicts, and time their way from the door."""
-        for (label, route), count in CountOf((verdict.label, verdict.route) for verdict in verdicts).items():
-            self._verdicts.labels(label, route).inc(count)
-        for verdict in verdicts:
-            self._latency.observe(_since_s(verdict.received_at_ms))
+        for label_and_route, count in CountOf([(verdict.label, verdict.route) for verdict in verdicts]).items():
+            counter = self._verdicts_of.get(label_and_route)
+            if counter is None:
+                counter = self._verdicts_of[label_and_route] = self._verdicts.labels(*label_and_route)
+            counter.inc(count)
+        for received_at_ms, count in CountOf([verdict.received_at_ms for verdict in verdicts]).items():
+            self._latency.observe(_since_s(received_at_ms), count)
 
     def buried(self, letters: Sequence[DeadLetter]) -> None:
         """Count dead letters."""
@@ -159,6 +167,30 @@ class Meters:
 
 def _since_s(unix_ms: int) -> float:
     return max(0.0, time.time() - unix_ms / 1e3)  # the clock may have stepped back
+
+
+class _ManyAtOnce(Collector):
+    """A histogram that takes the same figure many times at once, which the library's cannot."""
+
+    def __init__(self, name: str, purpose: str) -> None:
+        self._name = name
+        self._purpose = purpose
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(_LATENCY_BUCKETS_S) + 1)  # each bucket by itself, and what is above all
+        self._sum = 0.0
+
+    def observe(self, value: float, times: int) -> None:
+        with self._lock:
+            self._counts[bisect_left(_LATENCY_BUCKETS_S, value)] += times  # a figure at a bound is below it
+            self._sum += value * times
+
+    def collect(self) -> Iterable[Metric]:
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        bounds = [*map(str, _LATENCY_BUCKETS_S), "+Inf"]
+        yield HistogramMetricFamily(
+            self._name, self._purpose, buckets=list(zip(bounds, accumulate(counts), strict=True)), sum_value=total
+        )
 
 
 class _StatusCollector(Collector):

@@ -2,11 +2,14 @@ import http.client
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from threading import Thread
 
 import msgspec
 import pytest
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, Counter
 
 from edge.config import Operations
 from edge.operations import Meters, OperationsServer, Status, unhealthy, unready
@@ -153,6 +156,43 @@ def test_every_count_reaches_metrics_under_its_labels(answers: Answers) -> None:
         "headwater_ready 1.0",
     ):
         assert line in lines
+
+
+def test_the_latency_of_every_event_is_counted_once_however_many_came_together(answers: Answers) -> None:
+    now_ms = int(time.time() * 1e3)
+    hour_ms = 3_600_000
+    stamps = [now_ms - hour_ms] * 3 + [now_ms - 90_000] * 2 + [now_ms + hour_ms]  # the clock stepped back
+    answers.meters.decided([replace(verdict("benign", "accepted"), received_at_ms=stamp) for stamp in stamps])
+    figures = dict(line.rsplit(" ", 1) for line in answers.get("/metrics")[1].splitlines())
+    found = {
+        bound: figures[f'headwater_latency_seconds_bucket{{le="{bound}"}}'] for bound in ("0.002", "60.0", "600.0")
+    }
+    assert found == {"0.002": "1.0", "60.0": "1.0", "600.0": "3.0"}
+    assert figures['headwater_latency_seconds_bucket{le="+Inf"}'] == "6.0"
+    assert figures["headwater_latency_seconds_count"] == "6.0"
+    assert float(figures["headwater_latency_seconds_sum"]) == pytest.approx(3 * 3600 + 2 * 90, rel=0.01)
+
+
+def test_a_window_costs_the_flow_less_than_one_labelled_count_for_each_event() -> None:
+    meters, library = Meters(), Counter("one", "At a time.", ["label", "route"], registry=CollectorRegistry())
+    window = [verdict("benign", "accepted")] * 64
+
+    def one_by_one() -> None:
+        for decided in window:
+            library.labels(decided.label, decided.route).inc()
+
+    assert fastest(lambda: meters.decided(window)) < fastest(one_by_one) / 2
+
+
+def fastest(work: Callable[[], None]) -> float:
+    """Return the least of many processor times: what the work costs where nothing interferes."""
+    found = []
+    for _ in range(50):
+        began = time.thread_time()
+        for _ in range(5):
+            work()
+        found.append(time.thread_time() - began)
+    return min(found)
 
 
 def test_every_metric_has_help_a_unit_and_an_honest_suffix(answers: Answers) -> None:
