@@ -84,6 +84,26 @@ def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int 
     return float(sum(gaps) / len(labels))
 
 
+def calibration_error(probabilities: Floats, labels: Labels, witnesses: Labels, bins: int = 15) -> float:
+    """Return the root mean square gap between confidence and accuracy, less what chance adds to it.
+
+    Chance opens gaps under a model that is never wrong about itself: with a thousand witnesses in 15 bins its ECE
+    comes to 0.04. The variance of each gap is therefore taken off its square (Kumar et al., "Verified Uncertainty
+    Calibration", 2019); events of one witness are no independent ones, so it is the variance over witnesses.
+    """
+    gaps = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels)
+    total = 0.0
+    for part in np.array_split(np.argsort(probabilities.max(axis=1), kind="stable"), bins):
+        who, at = np.unique(witnesses[part], return_inverse=True)
+        if len(who) < 2:  # one says nothing of the variance
+            continue
+        mean = gaps[part].mean()
+        around = np.bincount(at, weights=gaps[part] - mean)
+        variance = float((around**2).sum()) / len(part) ** 2 * len(who) / (len(who) - 1)
+        total += (mean**2 - variance) * len(part)
+    return float(np.sqrt(max(0.0, total / len(labels))))
+
+
 def choose_policy(
     probabilities: Floats, masses: Floats, labels: Labels, witnesses: Labels, names: Sequence[str], *, max_error: float
 ) -> Policy:

@@ -26,6 +26,7 @@ from quantize.expand import Example, example_of, expand
 from quantize.network import Llama, Shape
 from quantize.noise import insert_order
 from quantize.package import package
+from quantize.teacher import second_opinions
 from quantize.train import Plan, Progress, epoch_examples, train
 from quantize.vocabulary import train_vocabulary
 
@@ -77,7 +78,8 @@ def train_release(out: Path, plan: Plan, report: Callable[[Progress], None]) -> 
     def keep(network: Llama) -> None:
         write_gguf(network, tokenizer, NAME, out / "f16.gguf")
 
-    train(types, task, PROMPT, tokenizer, Shape(), plan=plan, report=report, keep=keep)
+    taught = second_opinions(types, task)
+    train(types, task, PROMPT, tokenizer, Shape(), taught=taught, plan=plan, report=report, keep=keep)
 
 
 def finish_default(out: Path, number: int, plan: Plan, tell: Callable[[str], None]) -> Finished:
@@ -200,7 +202,7 @@ def _outcome(small: Measured, full: Measured, release: Release) -> gate.Outcome:
     accepted = calibrate.accepted(release.policy, small.probabilities, small.masses, names)
     wrong = (small.chosen != small.labels)[accepted]
     return gate.Outcome(
-        calibration_error=calibrate.expected_calibration_error(small.probabilities, small.labels),
+        calibration_error=calibrate.calibration_error(small.probabilities, small.labels, _witnesses(len(small.labels))),
         label_flips=float((small.chosen != full.chosen).mean()),
         accepted=float(accepted.mean()),
         error_among_accepted=float(wrong.mean()) if len(wrong) else 0.0,
@@ -221,7 +223,8 @@ def _figures(outcome: gate.Outcome, small: Measured, test: Sequence[Example], re
     invented = measure.with_a_wrong_value([small.fields[at] for at in right], [test[at].fields for at in right])
     return {
         "test_events": str(len(test)),
-        "test_ece": f"{outcome.calibration_error:.4f}",
+        "test_calibration_error": f"{outcome.calibration_error:.4f}",
+        "test_ece": f"{calibrate.expected_calibration_error(small.probabilities, small.labels):.4f}",
         "test_label_flips_against_16_bit": f"{outcome.label_flips:.4f}",
         "test_accepted": f"{outcome.accepted:.4f}",
         "test_error_among_accepted": f"{outcome.error_among_accepted:.4f}",

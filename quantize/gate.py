@@ -13,7 +13,7 @@ _DEVIATIONS = 2  # of sampling error above `MAX_ERROR`: what a sound release sho
 class Outcome(Struct, frozen=True):
     """What a release did on events that were held out."""
 
-    calibration_error: float  # ECE
+    calibration_error: float  # root mean square, less what chance adds
     label_flips: float  # share of the labels that differ from the 16-bit model's
     accepted: float  # share of the events
     error_among_accepted: float

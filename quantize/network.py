@@ -14,10 +14,10 @@ class Shape:
     """Multiples of 256, so that every matrix has a repacked 4-bit kernel and none falls back to 8 bits."""
 
     vocabulary: int = 4_096
-    layers: int = 3
+    layers: int = 2  # the fewest that can copy
     width: int = 256
     heads: int = 4
-    inner: int = 768
+    inner: int = 512
     context: int = 640
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-5
@@ -106,6 +106,22 @@ class Llama(nn.Module):  # type: ignore[misc]  # torch is not there where types 
             if number == (self.shape.layers + 1) // 2:
                 halfway = x
         return self.output_norm(x), halfway
+
+    def pointed(self, state: Tensor, head: int, rows: Tensor, asked_at: Tensor) -> Tensor:
+        """Return the log of the attention that a head of the last layer pays from `asked_at` to each position.
+
+        `state` is what that layer reads; the result has one line per pair of `rows` and `asked_at`.
+        """
+        last, width = self.blk[-1], self.shape.head_width
+        own = slice(head * width, (head + 1) * width)
+        y = last.attn_norm(state)
+        length = y.shape[1]
+        cosine, sine = self.get_buffer("cosine")[:length], self.get_buffer("sine")[:length]
+        k = _rotate(functional.linear(y, last.attn_k.weight[own]), cosine, sine)
+        q = _rotate(functional.linear(y[rows, asked_at], last.attn_q.weight[own]), cosine[asked_at], sine[asked_at])
+        scores = torch.einsum("nd,nld->nl", q, k[rows]) / width**0.5
+        hidden = torch.arange(length) > asked_at[:, None]
+        return scores.masked_fill(hidden, -torch.inf).log_softmax(dim=-1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.token_embd.weight)

@@ -6,6 +6,7 @@ from random import Random
 
 import torch
 from msgspec import Struct
+from msgspec.structs import replace
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
@@ -16,7 +17,7 @@ from quantize.event_types import EventType
 from quantize.expand import Example, example_of, expand
 from quantize.network import Llama, Shape
 from quantize.noise import disturb
-from quantize.vocabulary import Encoded, encode, ids
+from quantize.vocabulary import Encoded, encode, ids, twins
 from quantize.warm_start import warm_start
 
 _UNSEEN, _EVENT, _LABEL, _REST = range(-1, 3)  # which loss a position belongs to
@@ -25,22 +26,24 @@ _UNSEEN, _EVENT, _LABEL, _REST = range(-1, 3)  # which loss a position belongs t
 class Plan(Struct, frozen=True):
     """How long and how hard; steps and not minutes, so that a run can be repeated."""
 
-    epochs: int = 4  # each with freshly drawn values
+    epochs: int = 16  # each with freshly drawn values
     warm_epochs: int = 1  # of examples for the bag of words that it starts as
     seed: int = 1
     batch_tokens: int = 2_048
-    peak_rate: float = 8e-4
+    peak_rate: float = 1.5e-3
     warm_up: float = 0.03
     weight_decay: float = 0.1
-    dropout: float = 0.1
+    dropout: float = 0.15
     max_event_tokens: int = 448  # the serving context is 640: event, answer and prompt
-    short_event_tokens: int = 96  # what most events are cut to: a core does about 1,500 tokens a second
+    short_event_tokens: int = 96  # what most events are cut to: a core does about 4,000 tokens a second
     long_share: float = 0.15  # of the events that keep `max_event_tokens`
     event_share: float = 0.2  # weight of an event's tokens against its label's 1
     event_sample: float = 0.1  # of an event's tokens that are predicted at all: the output layer is a fifth of the work
     field_share: float = 1.0
     guess_share: float = 0.2  # of the guesses at every position, see `_losses`
+    pointer_share: float = 1.0  # see `_pointer_loss`
     smoothing: float = 0.05  # on the label: annotators differ at the borders
+    taught_share: float = 0.5  # of the label's target that is the second opinion on its template
 
 
 class Progress(Struct, frozen=True):
@@ -50,6 +53,7 @@ class Progress(Struct, frozen=True):
     label_loss: float
     field_loss: float
     guess_loss: float
+    pointer_loss: float
 
 
 def epoch_examples(types: Sequence[EventType], task: Task, plan: Plan, epoch: int) -> list[Example]:
@@ -66,13 +70,15 @@ def train(
     tokenizer: Tokenizer,
     shape: Shape,
     *,
+    taught: Sequence[Sequence[float]],
     plan: Plan,
     report: Callable[[Progress], None],
     keep: Callable[[Llama], None],
 ) -> Llama:
     """Train from a bag of words on; the same arguments on the same machine give the same weights.
 
-    `report` is told about every step, `keep` is given the network after every epoch.
+    `taught` is the second opinion on every template of `types`. `report` is told about every step, `keep` is given
+    the network after every epoch.
     """
     torch.manual_seed(plan.seed)
     network = Llama(shape, plan.dropout)
@@ -86,12 +92,13 @@ def train(
         guesses,
         [encode(tokenizer, task, prompt, example, plan.short_event_tokens) for example in ready],
         label_ids,
+        twins(tokenizer),
     )
     step, steps = 0, 0
     for epoch in range(plan.epochs):
         encoded = [
-            encode(tokenizer, task, prompt, example, _cut(plan, chance))
-            for example in epoch_examples(types, task, plan, epoch)
+            replace(encode(tokenizer, task, prompt, example, _cut(plan, chance)), taught=opinion)
+            for example, opinion in zip(epoch_examples(types, task, plan, epoch), taught, strict=True)
         ]
         batches = list(_batches(encoded, plan.batch_tokens, chance))
         # Lengths differ a little between epochs: the schedule follows this epoch's estimate of the whole.
@@ -101,7 +108,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             losses = _losses(network, guesses, batch, label_ids, plan)
-            shares = (plan.event_share, 1.0, plan.field_share, plan.guess_share)
+            shares = (plan.event_share, 1.0, plan.field_share, plan.guess_share, plan.pointer_share)
             optimiser.zero_grad(set_to_none=True)
             torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum().backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -145,8 +152,8 @@ def _batches(encoded: list[Encoded], batch_tokens: int, chance: Random) -> Itera
 
 def _losses(
     network: Llama, guesses: torch.nn.Linear, batch: list[Encoded], label_ids: list[int], plan: Plan
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the mean loss over event tokens, labels, field tokens, and guesses.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the mean loss over event tokens, labels, field tokens, guesses, and pointers.
 
     A guess is the label read off an event's position halfway up, by a layer that is not kept. One label behind a
     hundred tokens teaches too little; guesses teach every position what of it matters.
@@ -168,14 +175,34 @@ def _losses(
         functional.cross_entropy(network.logits(hidden[part == kind]), following[part == kind])
         for kind in (_EVENT, _REST)
     )
-    said, wanted = network.logits(hidden[part == _LABEL]), following[part == _LABEL]
-    # Smoothed over the labels and nothing else: what the labels do not cover must stay a sign of a strange text.
+    kinds = torch.tensor([label_ids.index(one.label) for one in batch])
+    smooth = torch.full((len(batch), len(label_ids)), plan.smoothing / len(label_ids))
+    smooth[torch.arange(len(batch)), kinds] += 1 - plan.smoothing
+    wanted = torch.lerp(smooth, torch.tensor([one.taught for one in batch]), plan.taught_share)
+    # Spread over the labels and nothing else: what they do not cover must stay a sign of a strange text.
+    said = network.logits(hidden[part == _LABEL])
     targets = torch.zeros_like(said)
-    targets[:, label_ids] = plan.smoothing / len(label_ids)
-    targets[torch.arange(len(wanted)), wanted] += 1 - plan.smoothing
+    targets[:, label_ids] = wanted
     label = functional.cross_entropy(said, targets)
 
-    kinds = torch.tensor([label_ids.index(one.label) for one in batch])
     guessed = guesses(functional.rms_norm(halfway[inside], (network.shape.width,)))
-    guess = functional.cross_entropy(guessed, kinds.repeat_interleave(inside.sum(dim=1)))
-    return event, label, rest, guess
+    guess = functional.cross_entropy(guessed, wanted.repeat_interleave(inside.sum(dim=1), dim=0))
+    return event, label, rest, guess, _pointer_loss(network, halfway, batch)
+
+
+def _pointer_loss(network: Llama, state: Tensor, batch: list[Encoded]) -> Tensor:
+    """Return how far two heads of the last layer are from looking at what is to be copied.
+
+    One head finds where a value begins, one how it goes on.
+    """
+    losses = []
+    for head, first in enumerate((True, False)):
+        asked = [(row, one) for row, encoded in enumerate(batch) for one in encoded.pointers if one.first == first]
+        if asked:
+            rows = torch.tensor([row for row, _ in asked])
+            seen = network.pointed(state, head, rows, torch.tensor([one.asked_at for _, one in asked]))
+            wanted = torch.zeros_like(seen, dtype=torch.bool)
+            for line, (_, one) in enumerate(asked):
+                wanted[line, one.found_at] = True
+            losses.append(-seen.masked_fill(~wanted, -torch.inf).logsumexp(dim=-1).mean())
+    return torch.stack(losses).mean() if losses else torch.zeros(())

@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 
 from models.contracts.policy import NEVER, Policy
 from models.contracts.release import Calibration
-from quantize.calibrate import accepted, apply, choose_policy, expected_calibration_error, fit, is_shown, softmax
+from quantize.calibrate import (
+    accepted,
+    apply,
+    calibration_error,
+    choose_policy,
+    expected_calibration_error,
+    fit,
+    is_shown,
+    softmax,
+)
 
 NAMES = ("benign", "suspicious", "critical")
 MAX_ERROR = 0.05
@@ -146,3 +155,16 @@ def test_copies_of_an_event_show_no_more_than_the_event(events: list[tuple[float
     policy = policy_for(probabilities, labels, witnesses=np.repeat(np.arange(len(events)), times))
 
     assert set(policy.accept_at_by_label.values()) == {NEVER}  # 30 events at most, and 77 are needed
+
+
+@pytest.mark.parametrize("overconfident", [0.0, 0.1])
+def test_the_calibration_error_is_that_of_the_model_and_not_that_of_chance(overconfident: float) -> None:
+    chance = np.random.default_rng(3)
+    found = []
+    for _ in range(40):
+        right = chance.uniform(0.5, 0.85, 500)
+        labels = np.repeat((chance.random(500) >= right).astype(np.int64), 2)  # two copies of each
+        said = np.repeat(right + overconfident, 2)
+        found.append(calibration_error(np.stack((said, 1 - said), axis=1), labels, np.arange(1000) // 2))
+
+    assert abs(float(np.mean(found)) - overconfident) < 0.02

@@ -34,6 +34,7 @@ def trained() -> tuple[Llama, list[float]]:
         PROMPT,
         TOKENIZER,
         SHAPE,
+        taught=[(1 / 3, 1 / 3, 1 / 3)] * sum(len(kind.templates) for kind in TYPES),
         plan=Plan(epochs=1, warm_epochs=1),
         report=lambda progress: losses.append(progress.label_loss),
         keep=lambda _: None,
