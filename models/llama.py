@@ -240,21 +240,23 @@ class Batch:
         self.wanted = np.zeros(capacity, np.int8)
         self._numbers = np.arange(MAX_SEQUENCES, dtype=np.int32)
         self._addresses = np.zeros(capacity, np.uint64)
+        kinds = dict(native.llama_batch._fields_)
+        columns: dict[str, np.ndarray[Any, Any]] = {
+            "token": self.token,
+            "pos": self.position,
+            "n_seq_id": self.count,
+            "seq_id": self._addresses,
+            "logits": self.wanted,
+        }
+        self._columns = [(name, kinds[name], array.ctypes.data, array.itemsize) for name, array in columns.items()]
 
     def stretch(self, begin: int, end: int) -> Any:
         """Return rows `begin` to `end` as the library's batch; it is valid until the arrays change."""
         self._addresses[begin:end] = self._numbers.ctypes.data + 4 * self.first[begin:end]
         batch = native.llama_batch()
         batch.n_tokens = end - begin
-        for name, array in (
-            ("token", self.token),
-            ("pos", self.position),
-            ("n_seq_id", self.count),
-            ("seq_id", self._addresses),
-            ("logits", self.wanted),
-        ):
-            kind = type(getattr(batch, name))
-            setattr(batch, name, ctypes.cast(array.ctypes.data + begin * array.itemsize, kind))
+        for name, kind, address, itemsize in self._columns:
+            setattr(batch, name, ctypes.cast(address + begin * itemsize, kind))
         return batch
 
 

@@ -10,7 +10,7 @@ end. A guess depends on this event alone, never on those before it.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol, Self
 
@@ -20,6 +20,7 @@ from models.contracts.task import Field, Task
 from models.fields import ABSENT, END, SEPARATOR, VALUE_MAX_BYTES, field_literal, inside_words, occurs
 
 Encode = Callable[[str], list[int]]
+_HEAD_BYTES = 3
 _PIECE_MAX_BYTES = 48  # longer pieces are runs of one character
 _NOT_IN_VALUES = re.compile(rb"[;\r\n]")
 _LIKELY = re.compile(rb"""[^\s"'<>()\[\]{},;|]+""")
@@ -55,6 +56,7 @@ class FieldProgram:
         self.encode = encode
         self.token_of_piece = token_of_piece
         self.pieces = pieces
+        self.longest = _longest(token_of_piece)
         self.literals = [encode(field_literal(field)) for field in task.fields]
         self.separator = encode(SEPARATOR)[0]
         self.absent = tuple(encode(f" {ABSENT}"))
@@ -201,7 +203,7 @@ class _Chosen:
         return b"".join(self._program.pieces[token] for token in self._written).decode("utf-8", "replace").strip()
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """Where a value stands in the event: from `start`, written up to `at`, at most to `limit`."""
 
     start: int
@@ -220,7 +222,7 @@ class Haystack:
         self._program = program
         self._inside = inside_words(self.bytes)
         self._going_on: dict[tuple[int, int, bytes], list[tuple[int, int]]] = {}
-        self._starts: dict[bool, list[tuple[Place, list[tuple[int, int]]]]] = {}
+        self._starts: dict[bool, dict[int, list[Place]]] = {}
 
     def holds(self, value: str, field: Field) -> bool:
         return value in field.choices if field.kind == "choice" else occurs(value, self.body)
@@ -228,12 +230,14 @@ class Haystack:
     def may_end(self, place: Place) -> bool:
         return place.start < place.at and not self._inside[place.at] and self.bytes[place.at - 1] not in _SPACES
 
-    def starts(self, *, first: bool) -> list[tuple[Place, list[tuple[int, int]]]]:
-        """Return where a value may start, and what with; only a field's first value may be the absent one."""
+    def starts(self, *, first: bool) -> dict[int, list[Place]]:
+        """Return the tokens that a value may start with, and where each may stand; only a first value may be absent."""
         if first not in self._starts:
             begins = range(self.absent_at + 1 if first else self.absent_at)
             places = (Place(at, at, self._limit(at)) for at in begins if self._may_start(at))
-            self._starts[first] = [(p, self.going_on(p.at, p.limit, b" ")) for p in places if p.limit > p.start]
+            self._starts[first] = _by_token(
+                (place, self.going_on(place.at, place.limit, b" ")) for place in places if place.limit > place.start
+            )
         return self._starts[first]
 
     def going_on(self, at: int, limit: int, lead: bytes = b"") -> list[tuple[int, int]]:
@@ -241,9 +245,13 @@ class Haystack:
         key = (at, limit, lead)
         if key not in self._going_on:
             token_of, text = self._program.token_of_piece, lead + self.bytes[at : min(limit, at + _PIECE_MAX_BYTES)]
-            ends = ((token_of.get(text[:size]), at + size - len(lead)) for size in range(1, len(text) + 1))
+            longest = self._program.longest.get(text[:_HEAD_BYTES], _HEAD_BYTES)
             # With a lead of its own token, the place is not moved.
-            self._going_on[key] = [(token, end) for token, end in ends if token is not None]
+            self._going_on[key] = [
+                (token_of[text[:size]], at + size - len(lead))
+                for size in range(1, min(longest, len(text)) + 1)
+                if text[:size] in token_of
+            ]
         return self._going_on[key]
 
     def likely_tokens(self, place: Place) -> list[int]:
@@ -326,16 +334,28 @@ class _Copied:
 
     @cached_property
     def _successors(self) -> dict[int, list[Place]]:
-        found: dict[int, list[Place]] = {}
-        for place, steps in self._steps():
-            for token, end in steps:
-                found.setdefault(token, []).append(Place(place.start, end, place.limit))
-        return found
-
-    def _steps(self) -> list[tuple[Place, list[tuple[int, int]]]]:
         if self._places is None:
             return self._haystack.starts(first=self._first)
-        return [(place, self._haystack.going_on(place.at, place.limit)) for place in self._places]
+        return _by_token((place, self._haystack.going_on(place.at, place.limit)) for place in self._places)
+
+
+def _by_token(steps: Iterable[tuple[Place, list[tuple[int, int]]]]) -> dict[int, list[Place]]:
+    """Turn places, each with the tokens that stand there, into tokens, each with the places behind it."""
+    found: dict[int, list[Place]] = {}
+    for place, tokens in steps:
+        for token, end in tokens:
+            found.setdefault(token, []).append(Place(place.start, end, place.limit))
+    return found
+
+
+def _longest(pieces: Iterable[bytes]) -> dict[bytes, int]:
+    """Return, for what the longer pieces begin with, how long they get: most places need few lookups."""
+    longest: dict[bytes, int] = {}
+    for piece in pieces:
+        head = piece[:_HEAD_BYTES]
+        if len(piece) > longest.get(head, _HEAD_BYTES):
+            longest[head] = len(piece)
+    return longest
 
 
 def _begins(whole: Sequence[int], written: tuple[int, ...]) -> bool:
