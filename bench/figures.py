@@ -20,7 +20,7 @@ WHAT = {
     "events_per_s": "saturation on two cores, default release, real lines; equal texts of a window are read once",
     "latency_p95_ms": "from the socket to the sink at 70 % of that, 95 of 100 events",
     "latency_p99_ms": "the same, 99 of 100",
-    "pipeline_events_per_s": "spool, flow and JSON lines on one core, with a table in place of the model",
+    "pipeline_events_per_s": "spool, flow and JSON lines on one core by default, with a table in place of the model",
     "udp_lost": "datagrams lost of syslog over UDP at 20,000/s for 10 s",
     "rss_mb": "resident memory beside the model file",
 }
