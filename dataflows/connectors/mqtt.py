@@ -157,11 +157,17 @@ class MqttSubscriber:
                 self._session_number += 1
                 self._stored.clear()
                 self._waiting.clear()
+            self._remember()
         # A session that the broker kept has its subscriptions; retained messages come only with a new one.
         options = SubscribeOptions(qos=_QOS, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         client.subscribe([(topic, options) for topic in self._source.topics])
         self._problem = ""
         log.info("broker_connected", source=self._source.name, session_kept=flags.session_present)
+
+    def _remember(self) -> None:
+        """Have the session on disk before its first message is: a repeat is told by it after a kill."""
+        arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, [])
+        self._commit.offer(Delivery(arrival, Refusal.REPEAT, mark=msgspec.msgpack.encode(self._session)))
 
     def _on_connect_fail(self, _client: Client, _userdata: Any) -> None:
         # Paho calls this while it handles the exception, and hands on nothing of it.

@@ -2,11 +2,12 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ class IntakeProcess:
             return sum(self.status().counters.events.values())
         except UnavailableError:
             return 0
+
+    def mark(self, source: str) -> bytes | None:
+        """What a source has in the spool to go on from."""
+        with closing(sqlite3.connect(self.state / "spool.sqlite3")) as spool:
+            row = spool.execute("SELECT value FROM marks WHERE source = ?", (source,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def wait_for_events(self, count: int) -> None:
         wait_until(lambda: self.events() >= count, f"{count} events in the spool")

@@ -92,6 +92,31 @@ def test_what_is_published_while_the_intake_is_away_waits_for_it(
     assert intake.records() == [b"meanwhile"]
 
 
+def test_a_session_that_the_broker_began_anew_is_remembered_before_its_first_message(
+    broker: Mosquitto, publisher: Publisher, tmp_path: Path
+) -> None:
+    intake = IntakeProcess(tmp_path, source(broker))
+    with running(intake):
+        connected(intake)
+        publisher.publish("door open")
+        intake.wait_for_events(1)
+        before = intake.mark("devices")
+        intake.stop()
+    broker.stop()
+    (broker.directory / "data" / "mosquitto.db").unlink()
+    broker.start()
+    with running(intake):
+        wait_until(lambda: intake.mark("devices") != before, "the new session in the spool")
+        intake.kill()
+
+    # Under the same packet id as the one before: it must not be taken for it.
+    publisher.publish("door open")
+    with running(intake):
+        intake.wait_for_events(2)
+        intake.stop()
+    assert intake.records() == [b"door open", b"door open"]
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_killing_the_intake_under_load_neither_loses_nor_doubles_a_message(
     broker: Mosquitto, publisher: Publisher, tmp_path: Path, kills: int, progress: Callable[[str], None]
