@@ -8,12 +8,17 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # Debian keeps its servers out of PATH
 
 SLOW_S = 7200  # of a long form: half an hour on a quiet machine, and soaks share theirs
 SAY_EVERY_S = 10.0
+
+# How long an example takes says how busy the machine is; how fast we are is what the benches say.
+settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headwater")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
