@@ -28,6 +28,7 @@ def card(release: Release, size_bytes: int, sha256: str) -> str:
         "blocked": f"\n**Blocked, not to be shipped:** {figures['blocked']}.\n" if "blocked" in figures else "",
         "title": release.title,
         "task": task.name,
+        "number": str(release.number),
         "size_bytes": f"{size_bytes:,}",
         "sha256": sha256,
         "labels": "\n".join(labels),
