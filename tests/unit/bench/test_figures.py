@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+from msgspec.structs import replace
+
 from bench.__main__ import NAMES_BY_MODULE
 from bench.figures import AFTER, BEFORE, WHAT, table, with_figures
 from bench.row import Row
@@ -16,8 +19,20 @@ def test_every_figure_that_is_measured_has_words_in_the_table() -> None:
 
 def test_a_figure_stands_beside_its_peer_and_its_command() -> None:
     assert table([ROW]).splitlines()[2:] == [
-        f"| {WHAT[ROW.name]} | 391 events/s | grammar: 33.1 | 12 | `./just bench --only label_vs_grammar` |"
+        f"| {WHAT[ROW.name]} | 391 events/s | grammar: 33.1 | 12 | ratio ≥ 6: met | `./just bench --only {ROW.name}` |"
     ]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (ROW, "ratio ≥ 6: met"),
+        (replace(ROW, passed=False), "ratio ≥ 6: **missed**"),
+        (replace(ROW, passed=None), "reported"),
+    ],
+)
+def test_a_missed_target_stands_out_with_what_was_wanted(row: Row, words: str) -> None:
+    assert f"| {words} |" in table([row])
 
 
 def test_writing_the_table_again_changes_nothing_else() -> None:
