@@ -18,10 +18,17 @@ setup:
 demo *arguments:
     python -m edge demo "$@"
 
-# Everything, as CI runs it; arguments go to pytest
+# Everything but training, as CI runs it; arguments go to pytest
 [no-exit-message]
 test *arguments: check
     python -m pytest -m "not slow" "$@"
+
+# The tests of training, which CI leaves out: in an environment of its own, for torch is gigabytes
+[no-exit-message]
+test-training *arguments:
+    test -x build/training/bin/python || python -m venv build/training
+    build/training/bin/python requirements/install.py training quantize.txt
+    build/training/bin/python -m pytest tests/training "$@"
 
 # What needs no running: style, types, one-way imports
 check:

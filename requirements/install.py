@@ -1,7 +1,8 @@
 """Installs the locked packages into the virtual environment it runs in; compiles llama.cpp once per processor.
 
-`./just` runs it when the locks, the checkout's place or the processor have changed. Every step can be interrupted and
-run again. What it says goes to standard error, so that `./just classify` keeps its standard output clean.
+`install.py STAMP [LOCK…]`: `./just` runs it when the locks, the checkout's place or the processor have changed, and
+names the locks that are wanted beside those of every checkout. Every step can be interrupted and run again. What it
+says goes to standard error, so that `./just classify` keeps its standard output clean.
 
 llama.cpp is compiled here because no binary of it fits: it is built for this very processor, and without AMX, with
 which GCC 12 makes code that crashes on 4-bit models. No installer's cache of built packages is trusted with it, since
@@ -44,7 +45,7 @@ def main() -> int:
     with (environment / "headwater-setup.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second `./just` waits here, and then finds most of the work done
         try:
-            install(environment)
+            install(environment, (*LOCKS, *(ROOT / "requirements" / name for name in sys.argv[2:])))
         except SetupError as error:
             say(f"just: {error}")
             return 1
@@ -55,9 +56,9 @@ def main() -> int:
     return 0
 
 
-def install(environment: Path) -> None:
+def install(environment: Path, locks: tuple[Path, ...]) -> None:
     """Packages first, since compiling needs some of them; then llama.cpp; then this project itself."""
-    requirements = merge(LOCKS)
+    requirements = merge(locks)
     native = requirements.pop(NATIVE)
     say(f"[2/4] installing {len(requirements)} locked packages")
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as merged:

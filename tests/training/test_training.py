@@ -2,21 +2,17 @@
 
 from pathlib import Path
 
-import pytest
+import numpy as np
+import torch
 
-torch = pytest.importorskip("torch", reason="training needs the `quantize` extra")
-pytest.importorskip("tokenizers", reason="training needs the `quantize` extra")
-
-import numpy as np  # noqa: E402
-
-from models.llama import Batch, Context, Model  # noqa: E402
-from quantize.convert import write_gguf  # noqa: E402
-from quantize.default_release import PROMPT, read_task  # noqa: E402
-from quantize.event_types import in_fold, read_event_types  # noqa: E402
-from quantize.expand import example_of, expand  # noqa: E402
-from quantize.network import Llama, Shape  # noqa: E402
-from quantize.train import Plan, train  # noqa: E402
-from quantize.vocabulary import END_OF_TEXT, encode, ids, train_vocabulary  # noqa: E402
+from models.llama import Batch, Context, Model
+from quantize.convert import write_gguf
+from quantize.default_release import PROMPT, read_task
+from quantize.event_types import in_fold, read_event_types
+from quantize.expand import example_of, expand
+from quantize.network import Llama, Shape
+from quantize.train import Plan, train
+from quantize.vocabulary import END_OF_TEXT, encode, ids, train_vocabulary
 
 TASK = read_task()
 TYPES = in_fold(read_event_types(), "train")[::20]

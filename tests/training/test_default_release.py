@@ -1,11 +1,6 @@
 """What the default release's figures are counted over."""
 
 import numpy as np
-import pytest
-
-pytest.importorskip("torch", reason="training needs the `quantize` extra")
-pytest.importorskip("sklearn", reason="the peer needs the `quantize` extra")
-pytest.importorskip("gguf", reason="packaging needs the `quantize` extra")
 
 from models.contracts.policy import Policy
 from models.contracts.release import Release
