@@ -81,6 +81,7 @@ class Session(Struct, frozen=True, array_like=True):
     """Which of the broker's sessions the packet ids belong to; what a source remembers in the spool."""
 
     key: bytes
+    filters: tuple[str, ...] = ()  # all that the broker may still send us something for
 
 
 class MqttSubscriber:
@@ -92,8 +93,9 @@ class MqttSubscriber:
         """Prepare to go on with the session that an earlier process left in the spool."""
         self._source = source
         self._commit = commit
-        self._guard = threading.Lock()  # around the five below: two threads know them
+        self._guard = threading.Lock()  # around the six below: two threads know them
         self._session = Session(os.urandom(8)) if mark is None else msgspec.msgpack.decode(mark, type=Session)
+        self._mark = msgspec.msgpack.encode(self._session)
         self._session_number = 0
         self._number = max((receipt.number for receipt in receipts), default=-1) + 1
         self._stored = {
@@ -140,6 +142,7 @@ class MqttSubscriber:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_message = self._on_message
         return client
 
@@ -150,24 +153,35 @@ class MqttSubscriber:
             self._commit.happened(self._source.name, "connects-refused")
             self._tell("broker_refuses", f"{reason}: {_REFUSED.get(str(reason), 'see the log of the broker')}")
             return
-        if not flags.session_present:
+        topics = self._source.topics
+        if flags.session_present:
+            gone = tuple(topic for topic in self._session.filters if topic not in topics)
+            self._remember(Session(self._session.key, topics + gone))
+        else:
             # Its packet ids begin anew, so what we know of the old ones says nothing about them.
+            gone = ()
             with self._guard:
-                self._session = Session(os.urandom(8))
                 self._session_number += 1
                 self._stored.clear()
                 self._waiting.clear()
-            self._remember()
+            self._remember(Session(os.urandom(8), topics))
         # A session that the broker kept has its subscriptions; retained messages come only with a new one.
         options = SubscribeOptions(qos=_QOS, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-        client.subscribe([(topic, options) for topic in self._source.topics])
+        client.subscribe([(topic, options) for topic in topics])
+        if gone:  # after that: what both an old and a new filter want may come twice now, but it comes
+            client.unsubscribe(list(gone))
         self._problem = ""
         log.info("broker_connected", source=self._source.name, session_kept=flags.session_present)
 
-    def _remember(self) -> None:
+    def _remember(self, session: Session) -> None:
         """Have the session on disk before its first message is: a repeat is told by it after a kill."""
+        if session == self._session:
+            return
+        with self._guard:
+            self._session = session
+            self._mark = msgspec.msgpack.encode(session)
         arrival = Arrival(self._source.name, time.time_ns() // 1_000_000, [])
-        self._commit.offer(Delivery(arrival, Refusal.REPEAT, mark=msgspec.msgpack.encode(self._session)))
+        self._commit.offer(Delivery(arrival, Refusal.REPEAT, mark=self._mark))
 
     def _on_connect_fail(self, _client: Client, _userdata: Any) -> None:
         # Paho calls this while it handles the exception, and hands on nothing of it.
@@ -202,6 +216,14 @@ class MqttSubscriber:
                 self._commit.happened(self._source.name, "subscriptions-refused")
                 log.error("subscription_refused", source=self._source.name, topic=topic, reason=str(reason))
 
+    def _on_unsubscribe(
+        self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            log.error("unsubscription_refused", source=self._source.name, reason=", ".join(map(str, reasons)))
+            return  # tried again at the next connect
+        self._remember(Session(self._session.key, self._source.topics))
+
     def _on_message(self, client: Client, _userdata: Any, message: MQTTMessage) -> None:
         if self._stopping.is_set():
             return  # not acknowledged: it comes again
@@ -233,7 +255,7 @@ class MqttSubscriber:
         if not packet_id:
             return Delivery(arrival, Refusal.HOLD)
         with self._guard:
-            number, session, session_number = self._number, self._session, self._session_number
+            number, mark, session_number = self._number, self._mark, self._session_number
             self._number += 1
 
         def stored() -> None:
@@ -251,7 +273,7 @@ class MqttSubscriber:
             arrival,
             Refusal.REPEAT,
             stored,
-            mark=msgspec.msgpack.encode(session),
+            mark=mark,
             receipts=(Receipt(number % _REMEMBERED, number, packet_id, digest),),
         )
 

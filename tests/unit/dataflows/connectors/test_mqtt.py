@@ -1,11 +1,12 @@
 """Topic filters that would deliver a message twice are refused."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
-from dataflows.connectors.mqtt import check_topics
+from dataflows.connectors.mqtt import Session, check_topics
 from models.contracts.errors import ConfigError
 
 levels = st.sampled_from(["a", "b", "+", "", "$SYS"])
@@ -45,3 +46,9 @@ def test_no_two_filters_that_are_taken_match_the_same_topic(one: str, other: str
     except ConfigError:
         return
     assert not (topic_matches_sub(one, topic) and topic_matches_sub(other, topic))
+
+
+def test_a_session_that_was_remembered_without_its_filters_is_still_known() -> None:
+    old = msgspec.msgpack.encode([b"key"])
+
+    assert msgspec.msgpack.decode(old, type=Session) == Session(b"key", ())
