@@ -16,7 +16,7 @@ from socket import socket
 from typing import Any
 
 from msgspec import Struct
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -95,20 +95,20 @@ class Meters:
             ["sink"],
             registry=registry,
         )
-        self._model_seconds = Histogram(
-            "headwater_model_seconds", "Time a batch spent in the model.", buckets=_LATENCY_BUCKETS_S, registry=registry
+        self._model_seconds = _Histogram(
+            "headwater_model_seconds", "Time a batch spent in the model.", _LATENCY_BUCKETS_S
         )
-        self._batch_events = Histogram(
-            "headwater_batch_events", "Events the model was given at once.", buckets=_BATCH_BUCKETS, registry=registry
-        )
-        self._wait = Histogram(
+        self._batch_events = _Histogram("headwater_batch_events", "Events the model was given at once.", _BATCH_BUCKETS)
+        self._wait = _Histogram(
             "headwater_spool_wait_seconds",
             "From receipt to the flow, for the oldest event of a batch.",
-            buckets=_LATENCY_BUCKETS_S,
-            registry=registry,
+            _LATENCY_BUCKETS_S,
         )
-        self._latency = _ManyAtOnce("headwater_latency_seconds", "From receipt of an event to its verdict.")
-        registry.register(self._latency)
+        self._latency = _Histogram(
+            "headwater_latency_seconds", "From receipt of an event to its verdict.", _LATENCY_BUCKETS_S
+        )
+        for histogram in (self._model_seconds, self._batch_events, self._wait, self._latency):
+            registry.register(histogram)
         self._backlog_bytes = Gauge(
             "headwater_sink_backlog_bytes", "What a sink has yet to deliver.", ["sink"], registry=registry
         )
@@ -169,25 +169,26 @@ def _since_s(unix_ms: int) -> float:
     return max(0.0, time.time() - unix_ms / 1e3)  # the clock may have stepped back
 
 
-class _ManyAtOnce(Collector):
-    """A histogram that takes the same figure many times at once, which the library's cannot."""
+class _Histogram(Collector):
+    """A histogram that takes the same figure many times at once; the library's takes one, and looks at every bucket."""
 
-    def __init__(self, name: str, purpose: str) -> None:
+    def __init__(self, name: str, purpose: str, bounds: Sequence[float]) -> None:
         self._name = name
         self._purpose = purpose
+        self._bounds = bounds
         self._lock = threading.Lock()
-        self._counts = [0] * (len(_LATENCY_BUCKETS_S) + 1)  # each bucket by itself, and what is above all
+        self._counts = [0] * (len(bounds) + 1)  # each bucket by itself, and what is above all
         self._sum = 0.0
 
-    def observe(self, value: float, times: int) -> None:
+    def observe(self, value: float, times: int = 1) -> None:
         with self._lock:
-            self._counts[bisect_left(_LATENCY_BUCKETS_S, value)] += times  # a figure at a bound is below it
+            self._counts[bisect_left(self._bounds, value)] += times  # a figure at a bound is below it
             self._sum += value * times
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:
             counts, total = list(self._counts), self._sum
-        bounds = [*map(str, _LATENCY_BUCKETS_S), "+Inf"]
+        bounds = [*map(str, map(float, self._bounds)), "+Inf"]
         yield HistogramMetricFamily(
             self._name, self._purpose, buckets=list(zip(bounds, accumulate(counts), strict=True)), sum_value=total
         )
