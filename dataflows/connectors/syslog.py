@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, cast
 
 import structlog
@@ -26,8 +27,10 @@ _LAST_LOOK_S = 0.1
 _HANDSHAKE_S = 10.0
 _PIECE_BYTES = 64 << 10
 _BACKLOG = 128
+_STREAM_BUFFER_BYTES = 256 << 10  # of the kernel: what a kill loses of a stream, and what a stop has to read yet
 _ROOM_POLL_S = 0.01
 _ACCEPT_PAUSE_S = 0.1
+_DRAIN_S = 0.5  # of the 3 that the intake has for its end: what senders had sent when they see ours
 
 log = structlog.get_logger()
 
@@ -150,6 +153,7 @@ class TcpListeners:
         """
         self._listeners = [_Listener(source, commit) for source in sources]
         self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="tcp", daemon=True)
 
     @property
@@ -160,22 +164,30 @@ class TcpListeners:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more, and close. What was read has been handed over."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Tell the senders, hand over what they had sent by then, and close."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        for listener in self._listeners:
-            listener.start(self._loop)
-        self._loop.run_forever()
-        for listener in self._listeners:
-            listener.stop()
+        self._loop.run_until_complete(self._serve())
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
+
+    async def _serve(self) -> None:
+        for listener in self._listeners:
+            listener.start(self._loop)
+        await self._stopping.wait()
+        for listener in self._listeners:
+            await listener.stop()
+        open_ones = [connection for listener in self._listeners for connection in listener.connections]
+        if open_ones:
+            await asyncio.wait([asyncio.create_task(each.closed.wait()) for each in open_ones], timeout=_DRAIN_S)
+        for listener in self._listeners:
+            listener.end()
 
 
 class _Listener:
@@ -188,21 +200,31 @@ class _Listener:
         self.buffer = bytearray(_PIECE_BYTES)  # a piece is copied out before the next is read
         self.connections: set[_Connection] = set()
         self.paused = False
+        self.stopping = False
         self._admitted = 0  # from acceptance on, so that handshakes count
         self._tasks: set[asyncio.Task[None]] = set()
         self._socket = _bind(source.name, source.host, source.port, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _STREAM_BUFFER_BYTES)  # inherited when accepted
         self._socket.listen(_BACKLOG)
         self.port = int(self._socket.getsockname()[1])
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._spawn(self._accept())
+        self._accepting = self._spawn(self._accept())
         self._spawn(self._close_idle())
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
+        """Accept nobody more, and tell the senders that we are about to go."""
+        self.stopping = True
+        self._accepting.cancel()
+        await asyncio.wait([self._accepting])  # it lets go of the socket
         self._socket.close()
         for connection in list(self.connections):
-            connection.end()
+            connection.say_end()
+
+    def end(self) -> None:
+        for connection in list(self.connections):
+            connection.close()
 
     def take(self, records: list[bytes]) -> None:
         arrival = Arrival(self.name, time.time_ns() // 1_000_000, records)
@@ -259,10 +281,11 @@ class _Listener:
                     self.commit.happened(self.name, "connections-idle")
                     connection.end()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -281,6 +304,8 @@ class _Connection(asyncio.BufferedProtocol):
         self.heard_at = asyncio.get_running_loop().time()
         if self._listener.paused:
             self.pause()
+        if self._listener.stopping:
+            self.say_end()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
         return self._listener.buffer
@@ -321,6 +346,18 @@ class _Connection(asyncio.BufferedProtocol):
 
     def end(self) -> None:
         if self._transport is not None:
+            self._transport.abort()
+
+    def say_end(self) -> None:
+        """End our half, where the protocol has halves: a sender that looks stops there, and we read on."""
+        if self._transport is not None and self._transport.can_write_eof():
+            with suppress(OSError):  # gone meanwhile
+                self._transport.write_eof()
+
+    def close(self) -> None:
+        """Say goodbye in TLS's way too, which a reset would not, and wait for no answer."""
+        if self._transport is not None:
+            self._transport.close()
             self._transport.abort()
 
 

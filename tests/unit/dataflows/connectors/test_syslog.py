@@ -1,5 +1,6 @@
 """Listeners take what senders send, bound what they hold, and say what went wrong."""
 
+import select
 import socket
 import ssl
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from dataflows.connectors import syslog
 from dataflows.connectors.group_commit import SOURCE_MAX_BYTES, Delivery, GroupCommit, Refusal
 from dataflows.connectors.spool import Arrival, Spool, SpoolReader
 from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, UdpSource
@@ -229,6 +231,55 @@ def test_a_full_spool_makes_senders_wait_and_loses_nothing(tmp_path: Path) -> No
     assert intake.reader.status().counters.losses == {}
 
 
+def test_a_sender_that_stops_where_it_sees_our_end_has_lost_nothing_that_it_sent(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syslog, "_DRAIN_S", 30.0)  # so that a slow machine is only slow; it ends with the sender
+    sent: list[bytes] = []
+
+    def send(sender: socket.socket) -> None:
+        with sender, suppress(ConnectionError):
+            while not select.select([sender], [], [], 0)[0]:  # as rsyslog does
+                lines = [b"<13>%08d %s" % (len(sent) + n, b"x" * 80) for n in range(100)]
+                sender.sendall(b"".join(line + b"\n" for line in lines))
+                sent.extend(lines)
+
+    sending = threading.Thread(target=send, args=(connect(intake.tcp()),))
+    sending.start()
+    wait_until(intake.records, "the first lines")
+    intake.close()
+    sending.join()
+
+    assert intake.records() == sent
+    assert intake.incidents() == {}
+
+
+def test_a_sender_that_never_looks_holds_a_stop_up_only_shortly(intake: Intake) -> None:
+    with connect(intake.tcp()) as sender:
+        sender.sendall(b"<13>one\n")
+        intake.wait_for(b"<13>one")
+        began = time.monotonic()
+        intake.close()
+        assert time.monotonic() - began < 5
+
+
+def test_nobody_is_let_in_while_others_end(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syslog, "_DRAIN_S", 30.0)
+    port = intake.tcp()
+    with connect(port) as sender:
+        sender.sendall(b"<13>one\n")
+        intake.wait_for(b"<13>one")
+        closing = threading.Thread(target=intake.close)
+        closing.start()
+        wait_until(lambda: _ended(sender), "our end")
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+        sender.sendall(b"<13>two\n")
+    closing.join()
+
+    assert intake.records() == [b"<13>one", b"<13>two"]
+
+
 @pytest.fixture
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -257,6 +308,18 @@ def test_tls_carries_records_and_a_sender_that_we_know_may_be_required(
     with tls_client(authority, authority).wrap_socket(connect(port), server_hostname="127.0.0.1") as sender:
         sender.sendall(b"10 <13>sealed10 <13>opened")
         intake.wait_for(b"<13>sealed", b"<13>opened")
+
+
+def test_a_stop_says_goodbye_in_tls(intake: Intake, tmp_path: Path, authority: trustme.CA) -> None:
+    port = intake.tcp(tls_server(tmp_path, authority, client_ca=False))
+    with tls_client(authority).wrap_socket(
+        connect(port), server_hostname="127.0.0.1", suppress_ragged_eofs=False
+    ) as sender:
+        sender.sendall(b"10 <13>sealed")
+        intake.wait_for(b"<13>sealed")
+        intake.close()
+
+        assert sender.recv(1) == b""  # an end without a goodbye would raise
 
 
 def test_strangers_and_plain_talkers_are_refused_and_counted(
