@@ -5,6 +5,7 @@ takes nothing more, so what the flow still has to write is little, and the reser
 """
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from models.contracts.errors import UnavailableError
 
 _RESERVE_BYTES = 8 << 20  # the recovery store's log, and some epochs
 _LEAST_BYTES = 4 << 20  # with less a commit may fail
+_AGAIN_S = 60.0  # a quota, say, refuses what the disk has room for: no use to try at every look
 _AMPLE_BYTES = 32 << 20  # the reserve, what the spool leaves free, and as much again
 
 log = structlog.get_logger()
@@ -25,6 +27,8 @@ class DiskReserve:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._path = state_dir / "reserve"
+        self._missing = False
+        self._not_before = 0.0
 
     def require_room(self) -> None:
         """Give the reserve up where a start needs it.
@@ -48,7 +52,7 @@ class DiskReserve:
         if free < _LEAST_BYTES and self._path.exists():
             self.give_up()
             log.warning("disk_full", state_dir=str(self._state_dir), action="gave up the reserve; make room there")
-        elif free >= _AMPLE_BYTES and not self._path.exists():
+        elif free >= _AMPLE_BYTES and time.monotonic() >= self._not_before and not self._path.exists():
             self._put_aside()
 
     def give_up(self) -> None:
@@ -65,7 +69,12 @@ class DiskReserve:
         except OSError as error:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
-            log.warning("disk_reserve_missing", state_dir=str(self._state_dir), reason=str(error))
+            if not self._missing:
+                log.warning("disk_reserve_missing", state_dir=str(self._state_dir), reason=str(error))
+            self._missing = True
+            self._not_before = time.monotonic() + _AGAIN_S
+        else:
+            self._missing = False
 
 
 def _free_bytes(directory: Path) -> int | None:
