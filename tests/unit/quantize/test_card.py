@@ -60,6 +60,6 @@ def test_a_blocked_release_says_so_before_anything_else() -> None:
     assert "Blocked" not in page()
     assert page(blocked="calibration error: found 0.0474, wanted at most 0.0300").startswith(
         "# soc-triage-2\n\n"
-        "**Blocked, not to be shipped:** calibration error: found 0.0474, wanted at most 0.0300.\n\n"
+        "**Misses its bounds:** calibration error: found 0.0474, wanted at most 0.0300.\n\n"
         "A small Llama"
     )
