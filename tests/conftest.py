@@ -14,6 +14,9 @@ ROOT = Path(__file__).parent.parent
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # Debian keeps its servers out of PATH
 
 SLOW_S = 7200  # of a long form: half an hour on a quiet machine, and soaks share theirs
+FAULTS_S = (
+    600  # of a test that starts gateways, some of them four: seconds on a quiet machine, minutes on a starved one
+)
 SAY_EVERY_S = 10.0
 
 # How long an example takes says how busy the machine is; how fast we are is what the benches say.
@@ -22,10 +25,14 @@ settings.load_profile("headwater")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give long forms a time of their own; the one in pyproject.toml is for the others."""
+    """Give long forms and gateways that are hurt a time of their own; the one in pyproject.toml is for the others."""
     for item in items:
-        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+        if item.get_closest_marker("timeout"):
+            continue
+        if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(SLOW_S))
+        elif item.path.is_relative_to(ROOT / "tests" / "faults"):
+            item.add_marker(pytest.mark.timeout(FAULTS_S))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.faults.gateway import Gateway
+from tests.faults.gateway import STARTS_WITHIN_S, Gateway
 
 
 def refused(gateway: Gateway) -> str:
     """Start it, see that it exits 2 without a traceback and without having listened, and return what it said."""
     gateway.process.start()
-    assert gateway.process.wait(60) == 2
+    assert gateway.process.wait(STARTS_WITHIN_S) == 2
     said = gateway.process.log_tail()
     assert "Traceback" not in said
     assert "intake_listening" not in said

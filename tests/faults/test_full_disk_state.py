@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from tests.conftest import absent
-from tests.faults.gateway import SAMPLE, Gateway, running, wait_until
+from tests.faults.gateway import SAMPLE, STARTS_WITHIN_S, Gateway, running, wait_until
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_start_on_a_full_disk_is_refused_in_words_and_succeeds_once_there_is_r
     ballast = gateway.state / "ballast"
     fill(ballast)
     gateway.process.start()
-    assert gateway.process.wait(60) == 1
+    assert gateway.process.wait(STARTS_WITHIN_S) == 1
     said = gateway.process.log_tail()
     assert "Traceback" not in said
     assert f"`gateway.state_dir` {gateway.state}: found 0 bytes free on its disk, wanted at least" in said

@@ -19,7 +19,7 @@ from models.contracts.wire import decode_verdict
 from tests.conftest import absent
 from tests.fakes.tiny_models import tiny_decoder
 from tests.faults.conftest import QUICK
-from tests.faults.gateway import SAMPLE, Gateway, running, wait_until
+from tests.faults.gateway import SAMPLE, STARTS_WITHIN_S, Gateway, running, wait_until
 from tests.real.mosquitto import Mosquitto
 
 
@@ -241,7 +241,7 @@ def test_a_model_file_that_is_truncated_removed_and_replaced_while_in_use_harms_
         assert gateway.process.stop()[0] == 0
     os.truncate(model, model.stat().st_size // 2)
     gateway.process.start()
-    assert gateway.process.wait(60) == 2
+    assert gateway.process.wait(STARTS_WITHIN_S) == 2
     said = gateway.process.log_tail().splitlines()[-1]
     assert said.startswith("headwater: ")
     assert str(model) in said

@@ -38,7 +38,6 @@ def test_it_answers_the_task_that_lies_beside_it(release: Release) -> None:
     assert release.task == decode_toml(text, Task, "soc-triage.toml")
 
 
-@pytest.mark.xfail(strict=True, reason="one host name in the corpus changed after the training of soc-triage 1")
 def test_it_says_which_corpus_it_was_made_from(release: Release) -> None:
     assert release.provenance["corpus_sha256"] == corpus_digest()
 
