@@ -143,7 +143,7 @@ class Model(_Section, frozen=True, kw_only=True):
     sha256: str = ""  # empty: not checked; `edge init` writes it
     task: str = ""  # a task file, for an instruct model that carries no release
     threads: Count = 0  # 0: one per core, at most two
-    batch_events: Annotated[int, Meta(ge=1, le=256)] = 64
+    batch_events: Annotated[int, Meta(ge=1, le=256)] = 256
     context_tokens: Annotated[int, Meta(ge=256)] = 1024
 
 
