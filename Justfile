@@ -1,4 +1,5 @@
-# `./just` alone lists these with their purpose.
+# `./just` alone lists these with their purpose. What runs where it was called does so with PYTHONSAFEPATH: the files that
+# lie there are evidence, perhaps, and none of them may be taken for a Python module.
 
 set positional-arguments
 
@@ -45,12 +46,12 @@ format:
 # Run the gateway by ./edge.toml, or by $HEADWATER_CONFIG
 [no-cd, no-exit-message]
 run:
-    python -m bytewax.run edge.gateway
+    PYTHONSAFEPATH=1 python -m bytewax.run edge.gateway
 
 # Triage files offline: one JSON verdict per line on standard output
 [no-cd, no-exit-message]
 classify *arguments:
-    @python -m edge classify "$@"
+    @PYTHONSAFEPATH=1 python -m edge classify "$@"
 
 # Measure what the README claims; writes build/bench.json; `--only NAME` for some of it
 [no-exit-message]

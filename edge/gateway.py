@@ -10,13 +10,19 @@ holds, the last epoch is committed. Being killed at any moment loses nothing eit
 """
 
 import os
+import sys
+from pathlib import Path
+
+# `bytewax.run` looks for modules in the working directory first, also where Python was told not to. What lies there may
+# be evidence, so it is struck out again before anything else is imported; our own checkout may stay.
+if sys.flags.safe_path and sys.path[0] == str(Path.cwd()) != str(Path(__file__).parent.parent):
+    sys.path.pop(0)
+
 import signal
 import ssl
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from time import monotonic, time

@@ -187,6 +187,25 @@ def test_a_reader_who_has_had_enough_is_no_error_to_report(tmp_path: Path) -> No
         assert process.wait(60) == 141
 
 
+@pytest.mark.parametrize("recipe", [["classify", "--release", "gone", "-"], ["run"]], ids=lambda recipe: recipe[0])
+def test_a_file_that_lies_where_a_recipe_is_called_is_not_run_as_a_module(tmp_path: Path, recipe: list[str]) -> None:
+    for module in ("structlog", "msgspec", "bytewax", "json"):
+        (tmp_path / f"{module}.py").write_text("open('was-run', 'w').close()\nraise SystemExit(66)\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HEADWATER"))}
+    just = Path(sys.executable).with_name("just")
+    done = subprocess.run(
+        [just, "--justfile", ROOT / "Justfile", *recipe],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert not (tmp_path / "was-run").exists(), done.stderr
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(b"headwater: ") or b"\nheadwater: " in done.stderr
+
+
 def test_help_needs_no_model_and_has_examples(tmp_path: Path) -> None:
     for command in ((), ("init",), ("check",), ("classify",), ("demo",)):
         done = edge(*command, "--help", cwd=tmp_path)
