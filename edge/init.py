@@ -17,16 +17,21 @@ def config_text(release: str, sha256: str) -> str:
 
 
 def write_config(path: Path, *, force: bool) -> None:
-    """Write the first configuration.
+    """Write the first configuration, and make the folder it goes to.
 
     Raises:
         ConfigError: there is one already, or the place cannot be written.
     """
     text = config_text(SHIPPED_RELEASE, digest_of(release_path(SHIPPED_RELEASE)))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
+        if not path.exists():  # what is in the way is no file of that name, but something else where a folder should be
+            raise ConfigError(f"{path.parent}: is no folder; give another --path") from error
         raise ConfigError(f"{path}: exists; kept it. Give another --path, or --force to overwrite") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror}; look at its folder's owner, or give another --path"
+        ) from error

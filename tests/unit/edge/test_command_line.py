@@ -78,6 +78,15 @@ def test_init_keeps_what_is_there_unless_forced(tmp_path: Path) -> None:
     read_config(tmp_path / "edge.toml")
 
 
+def test_init_makes_the_folder_it_writes_to(tmp_path: Path) -> None:
+    done = edge("init", "--path", "etc/headwater/edge.toml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    read_config(tmp_path / "etc" / "headwater" / "edge.toml")
+    (tmp_path / "taken").write_text("a file")
+    done = edge("init", "--path", "taken/edge.toml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, b"headwater: taken: is no folder; give another --path\n")
+
+
 def test_check_says_what_is_wrong_and_what_to_do_one_finding_a_line(tmp_path: Path) -> None:
     model = tiny_decoder(tmp_path / "tiny.gguf")
     with socket.create_server(("127.0.0.1", 0)) as taken:
