@@ -3,6 +3,7 @@
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataflows.connectors.backlog import held
+from dataflows.connectors.files import kind_of
 from edge.certificates import expiry, identities, load_all
 from edge.config import (
     Config,
@@ -226,12 +228,16 @@ def _backlogs(config: Config) -> Iterator[Finding]:
 
 def _readable(where: str, path: Path) -> Finding:
     try:
-        with path.open("rb"):
-            return Finding(where, "ok", f"{path}: can be read")
+        found = path.stat().st_mode
+        if stat.S_ISREG(found):
+            with path.open("rb"):
+                return Finding(where, "ok", f"{path}: can be read")
     except FileNotFoundError:
         return Finding(where, "note", f"{path}: does not exist yet; it is followed as soon as it does")
     except OSError as error:
         return Finding(where, "problem", f"{path}: {error.strerror}; let our user read it (group adm, or an ACL)")
+    advice = "name one file in it" if stat.S_ISDIR(found) else "give a file; what is piped can come by `stdin`"
+    return Finding(where, "problem", f"{path}: found {kind_of(found)}, wanted a regular file; {advice}")
 
 
 def _unwritable(directory: Path) -> str:

@@ -11,7 +11,9 @@ import contextlib
 import glob
 import hashlib
 import heapq
+import io
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -72,7 +74,7 @@ class FileTail:
     def start(self) -> None:
         """Follow; without a mark and not `from_start`, from the end that the file has now."""
         if self._mark is None and not self._source.from_start:
-            with contextlib.suppress(OSError), self._path.open("rb", buffering=0) as file:
+            with contextlib.suppress(OSError), _open(self._path) as file:
                 end = _last_line_end(file.fileno())
                 head = os.pread(file.fileno(), min(_HEAD_BYTES, end), 0)
                 mark = replace(_begin(file.fileno(), 0), head=head, offset=end)
@@ -96,7 +98,7 @@ class FileTail:
 
     def _follow_one(self) -> None:
         """Read one incarnation of the file to its end, and what an earlier one still holds before it."""
-        with self._path.open("rb", buffering=0) as file:
+        with _open(self._path) as file:
             if self._absent:
                 log.info("file_found", source=self._source.name, path=str(self._path))
             self._absent = False
@@ -155,7 +157,7 @@ class FileTail:
         """Read the first that is it to its end; False where none is."""
         for sibling in siblings:
             try:
-                file = sibling.open("rb", buffering=0)
+                file = _open(sibling)
             except OSError:
                 continue
             with file:
@@ -209,6 +211,31 @@ class FileTail:
             return 0
         ours = os.fstat(descriptor)
         return None if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) else found.st_size
+
+
+def kind_of(mode: int) -> str:
+    """Say in words what kind of file a mode from `stat` is that of."""
+    kinds = {
+        stat.S_IFREG: "a regular file",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _open(path: Path) -> io.FileIO:
+    """Open a regular file; a pipe without a writer would hold us up for ever, and nothing but a file can be read anew.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise OSError(f"{path}: found {kind_of(mode)}, wanted a regular file")
+    return io.FileIO(descriptor)
 
 
 def _begin(descriptor: int, incarnation: int) -> Mark:

@@ -1,13 +1,16 @@
 """What `edge check` finds beyond what its command line shows: see test_command_line.py for that."""
 
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dataflows.connectors.backlog import Backlog
 from edge.check import Finding, examine
-from edge.config import Config, Gateway, JsonLines, Model
+from edge.config import Config, FileTail, Gateway, JsonLines, Model
 from edge.outputs import backlog_path
 
 
@@ -20,8 +23,12 @@ def config(tmp_path: Path) -> Config:
     )
 
 
+def found(config: Config, part: str) -> list[Finding]:
+    return [finding for finding in examine(config, Path("edge.toml"), datetime.now(UTC)) if finding.part == part]
+
+
 def backlogs(config: Config) -> list[Finding]:
-    return [finding for finding in examine(config, Path("edge.toml"), datetime.now(UTC)) if finding.part == "backlog"]
+    return found(config, "backlog")
 
 
 def left(config: Config, output: str, *payloads: bytes) -> Path:
@@ -70,3 +77,19 @@ def test_the_backlogs_of_outputs_and_dead_letters_that_are_configured_are_not_me
     left(config, "dead-letters", b"one")
 
     assert backlogs(config) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "found a named pipe, wanted a regular file; give a file; what is piped can come by `stdin`"),
+        (os.mkdir, "found a folder, wanted a regular file; name one file in it"),
+    ],
+)
+def test_a_source_that_is_no_file_is_named_and_not_waited_for(
+    config: Config, tmp_path: Path, make: Callable[[Path], None], words: str
+) -> None:
+    make(tmp_path / "app.log")
+    config = replace(config, sources=(FileTail(name="app", path=str(tmp_path / "app.log")),))
+
+    assert found(config, "source app") == [Finding("source app", "problem", f"{tmp_path / 'app.log'}: {words}")]

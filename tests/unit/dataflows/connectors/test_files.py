@@ -3,11 +3,13 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from threading import Event
 
 import pytest
+import structlog
 
 from dataflows.connectors import files
 from dataflows.connectors.files import FileTail, FileTailSource
@@ -89,6 +91,21 @@ def test_lines_are_stored_as_they_are_written_and_half_a_line_waits_for_its_end(
 
 def test_a_file_that_is_not_there_yet_is_waited_for(tailed: Tailed) -> None:
     tailed.start()
+    tailed.append("one\n")
+    tailed.wait_for("one")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_named_and_not_waited_in(tailed: Tailed, make: Callable[[Path], None]) -> None:
+    make(tailed.path)
+    said = StringIO()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(said))
+    try:
+        tailed.start(from_start=False)
+        wait_until(lambda: "wanted a regular file" in said.getvalue(), "the warning")
+    finally:
+        structlog.reset_defaults()
+    tailed.path.rename(tailed.path.with_name("aside"))
     tailed.append("one\n")
     tailed.wait_for("one")
 
