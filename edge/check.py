@@ -194,10 +194,10 @@ def _files(config: Config) -> Iterator[Finding]:
             yield _readable(f"source {source.name}", Path(source.path))
     outputs = [output for output in config.outputs if isinstance(output, JsonLines)]
     for output in (*outputs, *([config.dead_letters] if config.dead_letters is not None else [])):
-        directory = Path(output.path).absolute().parent
-        problem = _unwritable(directory)
+        path = Path(output.path).absolute()
+        problem = _not_ours(path) or _unwritable(path.parent)
         if problem:
-            yield Finding(f"output {output.name}", "problem", f"{directory}: {problem}; mend it or change `path`")
+            yield Finding(f"output {output.name}", "problem", f"{output.path}: {problem}; mend it or change `path`")
         else:
             yield Finding(f"output {output.name}", "ok", f"{output.path}: can be written")
 
@@ -238,6 +238,20 @@ def _readable(where: str, path: Path) -> Finding:
         return Finding(where, "problem", f"{path}: {error.strerror}; let our user read it (group adm, or an ACL)")
     advice = "name one file in it" if stat.S_ISDIR(found) else "give a file; what is piped can come by `stdin`"
     return Finding(where, "problem", f"{path}: found {kind_of(found)}, wanted a regular file; {advice}")
+
+
+def _not_ours(path: Path) -> str:
+    """Say why what is at a path already cannot be written as an output; nothing where it can, or nothing is there."""
+    try:
+        found = path.stat().st_mode
+        if not stat.S_ISREG(found):
+            return f"found {kind_of(found)}, wanted a regular file"
+        os.close(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))  # as the output opens it; nothing is changed
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"cannot be opened to write: {error.strerror}"
+    return ""
 
 
 def _unwritable(directory: Path) -> str:

@@ -93,3 +93,28 @@ def test_a_source_that_is_no_file_is_named_and_not_waited_for(
     config = replace(config, sources=(FileTail(name="app", path=str(tmp_path / "app.log")),))
 
     assert found(config, "source app") == [Finding("source app", "problem", f"{tmp_path / 'app.log'}: {words}")]
+
+
+def test_an_output_that_is_no_file_is_a_problem(config: Config, tmp_path: Path) -> None:
+    for path, kind in ((tmp_path, "a folder"), (Path("/dev/full"), "a device")):
+        config = replace(config, outputs=(JsonLines(name="verdicts", path=str(path)),))
+        assert found(config, "output verdicts") == [
+            Finding(
+                "output verdicts",
+                "problem",
+                f"{path}: found {kind}, wanted a regular file; mend it or change `path`",
+            )
+        ]
+
+
+def test_an_output_that_is_there_and_can_be_written_is_left_as_it_is(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "verdicts.jsonl").write_text("half a line")
+    assert [finding.state for finding in found(config, "output verdicts")] == ["ok"]
+    assert (tmp_path / "verdicts.jsonl").read_text() == "half a line"
+
+
+def test_an_output_that_cannot_be_opened_is_a_problem(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "verdicts.jsonl").symlink_to(tmp_path / "verdicts.jsonl")
+    (finding,) = found(config, "output verdicts")
+    assert finding.state == "problem"
+    assert "cannot be opened to write: Too many levels of symbolic links; mend it or change `path`" in finding.words
