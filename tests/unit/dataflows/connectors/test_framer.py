@@ -12,7 +12,7 @@ LIMIT = 40
 lines = st.binary(min_size=1, max_size=LIMIT).filter(
     lambda line: b"\n" not in line and not line[:1].isdigit() and line[0] not in b"\r\0"
 )
-messages = st.binary(max_size=LIMIT - 1).map(lambda rest: b"<" + rest)
+messages = st.binary(max_size=LIMIT - 5).map(lambda rest: b"<134>" + rest)
 cuts = st.lists(st.integers(0, 400), max_size=12)
 
 
@@ -32,8 +32,10 @@ def counted(message: bytes) -> bytes:
 
 
 @given(st.lists(st.tuples(st.booleans(), messages | lines)), cuts)
-def test_counted_messages_and_lines_come_out_as_they_went_in(sent: list[tuple[bool, bytes]], cuts: list[int]) -> None:
-    counts = [count and message.startswith(b"<") and b"\n" not in message for count, message in sent]
+def test_lines_after_counted_messages_come_out_as_they_went_in(sent: list[tuple[bool, bytes]], cuts: list[int]) -> None:
+    counts = [count and message.startswith(b"<134>") and b"\n" not in message for count, message in sent]
+    if not any(counts[:1]):
+        counts = [False] * len(sent)
     stream = b"".join(
         counted(message) if count else message.replace(b"\n", b" ") + b"\n"
         for count, (_, message) in zip(counts, sent, strict=True)
@@ -97,6 +99,40 @@ def test_a_message_over_the_limit_is_cut_and_the_next_one_read(stream: bytes, re
 )
 def test_a_line_that_begins_with_a_figure_is_a_line(stream: bytes) -> None:
     assert read(stream, [1, 2, 3, 9, 10, 11]) == ([stream.rstrip()], "")
+
+
+@given(st.lists(st.binary(max_size=LIMIT).filter(lambda line: b"\n" not in line)), cuts)
+def test_a_stream_that_began_with_a_line_has_only_lines_whatever_they_say(sent: list[bytes], cuts: list[int]) -> None:
+    records, broken = read(b"<134>x\n" + b"".join(line + b"\n" for line in sent), cuts)
+
+    assert broken == ""
+    assert records == [b"<134>x", *filter(None, (line.lstrip(b"\r\n\0").rstrip(b"\r\n\0") for line in sent))]
+
+
+@pytest.mark.parametrize("hiding", [b"1000000 <134>hides", b"1200 <b>bold</b> html line"])
+def test_a_line_that_looks_like_a_count_hides_nothing_of_what_follows(hiding: bytes) -> None:
+    assert read(b"<134>first\n" + hiding + b"\n<134>next\n", [12, 15, 20]) == (
+        [b"<134>first", hiding, b"<134>next"],
+        "",
+    )
+
+
+@pytest.mark.parametrize("line", [b"1200 <b>bold</b> html line", b"7 <1345>x", b"7 <>x", b"7 <"])
+def test_a_count_without_a_priority_is_a_line_from_the_first_message_on(line: bytes) -> None:
+    assert read(line + b"\n<134>next\n", [1, 2, 3, 4, 5, 6]) == ([line, b"<134>next"], "")
+
+
+@pytest.mark.parametrize("half", [b"9", b"9 ", b"9 <", b"9 <134", b"9 <134>tw"])
+def test_half_a_header_of_a_sender_that_counts_is_pending_and_no_record(half: bytes) -> None:
+    framer = Framer(LIMIT)
+    assert framer.feed(b"8 <134>one" + half) == [b"<134>one"]
+    assert framer.flush() == []
+    assert framer.pending
+
+
+def test_a_dated_line_after_a_count_is_broken_by_name() -> None:
+    records, broken = read(b"8 <134>one2026-01-01 box app: up\n<134>next\n", [11, 13])
+    assert (records, broken) == ([b"<134>one"], "a count and a message were due, found b'2026-'")
 
 
 def test_a_last_line_without_its_line_feed_is_read_and_half_a_counted_message_is_not() -> None:

@@ -158,7 +158,7 @@ def test_what_has_arrived_when_the_end_comes_is_stored(intake: Intake) -> None:
 
 def test_a_stream_of_lines_and_counted_messages_is_cut_into_records(intake: Intake) -> None:
     with connect(intake.tcp()) as sender:
-        sender.sendall(b"<13>one\r\n<13>" + b"x" * 200 + b"\n9 <13>th\nee12 <13>and four<13>last")
+        sender.sendall(b"9 <13>one\r\n<13>" + b"x" * 200 + b"\n9 <13>th\nee12 <13>and four<13>last")
         sender.shutdown(socket.SHUT_WR)
         intake.wait_for(b"<13>one", b"<13>" + b"x" * 97, b"<13>th\nee", b"<13>and four", b"<13>last")
 
@@ -176,7 +176,7 @@ def test_a_broken_count_ends_the_connection_and_nothing_before_it(intake: Intake
 
 def test_a_message_cut_off_by_the_end_of_its_connection_is_counted(intake: Intake) -> None:
     with connect(intake.tcp()) as sender:
-        sender.sendall(b"<13>whole\n50 <13>half")
+        sender.sendall(b"9 <13>whole50 <13>half")
     wait_until(lambda: intake.incidents() == {("tcp", "messages-cut-off"): 1}, "the count")
 
     assert intake.records() == [b"<13>whole"]
