@@ -14,6 +14,7 @@ from models.contracts.wire import decode_toml
 
 Bytes = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Sha256 = Annotated[str, Meta(pattern="^([0-9A-Fa-f]{64})?$")]
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,7 +141,7 @@ class Gateway(_Section, frozen=True, kw_only=True):
 
 class Model(_Section, frozen=True, kw_only=True):
     release: str = "soc-triage"  # a shipped release's name, or a path to a GGUF
-    sha256: str = ""  # empty: not checked; `edge init` writes it
+    sha256: Sha256 = ""  # empty: not checked; `edge init` writes it
     task: str = ""  # a task file, for an instruct model that carries no release
     threads: Count = 0  # 0: one per core, at most two
     batch_events: Annotated[int, Meta(ge=1, le=256)] = 256

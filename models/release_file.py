@@ -39,7 +39,10 @@ def check_digest(path: Path, sha256: str) -> None:
         UntrustedError: it is another file.
     """
     if sha256 and (found := digest_of(path)) != sha256.lower():
-        raise UntrustedError(f"{path}: hashes to {found}, the configuration wants {sha256.lower()}; refused it")
+        raise UntrustedError(
+            f"{path}: hashes to {found}, the configuration wants {sha256.lower()}; refused it: after an upgrade set "
+            f'`model.sha256 = "{found}"`, else somebody changed the file'
+        )
 
 
 def digest_of(path: Path) -> str:

@@ -42,8 +42,13 @@ def test_another_file_than_was_promised_is_refused_with_both_digests(decoder_fil
 
     assert digest_of(decoder_file) == found
     check_digest(decoder_file, found.upper())
-    with pytest.raises(UntrustedError, match=f"tiny.gguf: hashes to {found}, the configuration wants {'a' * 64}"):
+    with pytest.raises(
+        UntrustedError, match=f"tiny.gguf: hashes to {found}, the configuration wants {'a' * 64}"
+    ) as said:
         open_classifier(decoder_file, sha256="a" * 64)
+    assert str(said.value).endswith(
+        f'refused it: after an upgrade set `model.sha256 = "{found}"`, else somebody changed the file'
+    )
 
 
 def test_a_folder_has_no_digest(tmp_path: Path) -> None:
