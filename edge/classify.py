@@ -10,6 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
 from time import time
+from typing import BinaryIO
 
 import click
 from msgspec import Struct
@@ -22,6 +23,7 @@ from dataflows.operators.decode import Reading, decode_records
 from edge.config import Model
 from edge.model import open_model
 from models.classifier import Classifier
+from models.contracts.errors import ConfigError, UnavailableError
 from models.contracts.event import DeadLetter
 from models.contracts.policy import Policy
 from models.contracts.verdict import Verdict
@@ -58,7 +60,10 @@ def classify_files(job: Job) -> int:
     Raises:
         ConfigError: the model or the task cannot be used.
         UntrustedError: the model is not what was promised.
+        UnavailableError: standard output does not take the answers.
     """
+    if sys.stdout is None:
+        raise ConfigError("standard output: found closed, wanted where the answers go; nothing was read")
     reading = Reading(text_path=job.text_path)
     out = sys.stdout.buffer
     unread = 0
@@ -74,14 +79,13 @@ def classify_files(job: Job) -> int:
                     progress.update(bar, total=_size(file))
                     for lines in windows(name, file):
                         answers = answer(lines, reading, classifier, classifier.release.policy)
-                        out.write(encode_lines(answers))
-                        out.flush()
+                        _write(out, answers)
                         answered += len(answers)
                         buried += sum(isinstance(each, DeadLetter) for each in answers)
                         progress.update(bar, advance=sum(len(record) + 1 for record in lines.records), lines=answered)
             except BrokenPipeError:
                 raise
-            except OSError as error:
+            except OSError as error:  # of reading alone
                 click.echo(f"headwater: {name}: {error.strerror}; went on with the next file", err=True)
                 unread += 1
     if buried:
@@ -89,6 +93,18 @@ def classify_files(job: Job) -> int:
             f"headwater: {buried} of {answered} lines got a dead letter instead of a verdict; see `reason`", err=True
         )
     return 1 if unread else 0
+
+
+def _write(out: BinaryIO, answers: Sequence[Verdict | DeadLetter]) -> None:
+    try:
+        out.write(encode_lines(answers))
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is still buffered goes nowhere when the interpreter flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        raise UnavailableError(f"standard output: {error.strerror}; the answers end there") from error
 
 
 def answer(lines: Lines, reading: Reading, classifier: Classifier, policy: Policy) -> list[Verdict | DeadLetter]:

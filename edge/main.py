@@ -96,7 +96,8 @@ def classify(files: tuple[str, ...], field: str, release: str, task: str, thread
     reason in its place. So the nth line of output always answers the nth line of input. Ids are the same in every run
     over the same files.
 
-    Exits 0 when every line was answered, 1 when a file could not be read to its end, 2 for what cannot start.
+    Exits 0 when every line was answered, 1 when a file could not be read to its end or standard output took no more,
+    2 for what cannot start.
 
     \b
     Examples:

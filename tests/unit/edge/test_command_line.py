@@ -178,6 +178,24 @@ def test_classify_with_a_model_that_cannot_be_used_exits_2_in_one_line(
     assert done.stderr.count(b"\n") == 1
 
 
+def test_classify_blames_standard_output_for_what_it_does_not_take(tmp_path: Path) -> None:
+    model = tiny_decoder(tmp_path / "tiny.gguf")
+    (tmp_path / "a.log").write_bytes(b"hello\n")
+    for shell, code, said in (
+        (">/dev/full", 1, "headwater: standard output: No space left on device; the answers end there\n"),
+        (">&-", 2, "headwater: standard output: found closed, wanted where the answers go; nothing was read\n"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" -m edge classify --release "$1" a.log a.log {shell}', sys.executable, str(model)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        assert (done.returncode, done.stderr.decode()) == (code, said)
+
+
 def test_a_reader_who_has_had_enough_is_no_error_to_report(tmp_path: Path) -> None:
     model = tiny_decoder(tmp_path / "tiny.gguf")
     (tmp_path / "a.log").write_bytes(b"hello\n" * 5000)
