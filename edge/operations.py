@@ -20,8 +20,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dataflows.connectors.binding import unbindable
 from edge.config import Operations
-from models.contracts.errors import ConfigError, UnavailableError
+from models.contracts.errors import UnavailableError
 from models.contracts.event import DeadLetter
 from models.contracts.verdict import Verdict
 
@@ -238,6 +239,7 @@ class OperationsServer:
 
         Raises:
             ConfigError: the address cannot be bound.
+            UnavailableError: it cannot be bound now; another start may help.
         """
         meters.registry.register(_StatusCollector(status))
         handler = type(
@@ -248,10 +250,7 @@ class OperationsServer:
         try:
             self._server = _BoundedServer((config.host, config.port), handler)
         except OSError as error:
-            raise ConfigError(
-                f"operations: {config.host}:{config.port} cannot be bound: {error.strerror}; "
-                "stop what listens there (`ss -ltnp`), or set `operations.port`"
-            ) from error
+            raise unbindable("`operations`", "tcp", config.host, config.port, error) from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="operations", daemon=True)
 
     @property

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from models.contracts.errors import ConfigError
+from models.contracts.errors import ConfigError, UnavailableError
 
 _PATIENCE_S = 10.0  # an orphaned intake commits and leaves within a second; a loaded machine gets more
 
@@ -38,7 +38,8 @@ class StateLock:
         """Take both locks, waiting only for what an earlier gateway left behind.
 
         Raises:
-            ConfigError: another gateway lives, or its intake does not end.
+            ConfigError: another gateway lives.
+            UnavailableError: it is gone and its intake does not end; another start may find it gone too.
         """
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,7 +51,7 @@ class StateLock:
         deadline = time.monotonic() + _PATIENCE_S
         while not self._inherited_lock():
             if time.monotonic() > deadline:
-                raise ConfigError(
+                raise UnavailableError(
                     f"{self._path}: still held by the intake of gateway process {self._holder()}, which is gone; "
                     f"waited {_PATIENCE_S:.0f} s: stop the process `edge.intake` that is left"
                 )

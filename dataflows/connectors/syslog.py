@@ -14,10 +14,10 @@ from typing import Any, cast
 import structlog
 from msgspec import Struct
 
+from dataflows.connectors.binding import unbindable
 from dataflows.connectors.framer import Framer
 from dataflows.connectors.group_commit import Delivery, GroupCommit, Refusal
 from dataflows.connectors.spool import Arrival
-from models.contracts.errors import ConfigError
 
 _SO_RCVBUFFORCE = 33  # beyond net.core.rmem_max, for who may; Python does not name it
 _SO_MEMINFO, _MEMINFO, _MEMINFO_DROPS = 55, struct.Struct("9I"), 8  # a socket's own drop counter, since Linux 4.12
@@ -371,12 +371,5 @@ def _bind(name: str, host: str, port: int, kind: socket.SocketKind) -> socket.so
         bound.bind(address)
     except OSError as error:
         protocol = "tcp" if kind is socket.SOCK_STREAM else "udp"
-        remedy = {
-            "Address already in use": f"stop what listens there (`ss -lnp{protocol[0]}`), or set another port",
-            "Permission denied": "ports below 1024 need CAP_NET_BIND_SERVICE; the shipped unit grants it",
-            "Cannot assign requested address": "no interface of this machine has this address",
-        }.get(error.strerror or "", "look at the host and the port")
-        raise ConfigError(
-            f"source `{name}`: {protocol} {host}:{port} cannot be bound: {error.strerror or error}; {remedy}"
-        ) from error
+        raise unbindable(f"source `{name}`", protocol, host, port, error) from error
     return bound

@@ -10,10 +10,10 @@ import trustme
 from tests.faults.gateway import STARTS_WITHIN_S, Gateway
 
 
-def refused(gateway: Gateway) -> str:
-    """Start it, see that it exits 2 without a traceback and without having listened, and return what it said."""
+def refused(gateway: Gateway, *, exit_code: int = 2) -> str:
+    """Start it, see that it exits without a traceback and without having listened, and return what it said."""
     gateway.process.start()
-    assert gateway.process.wait(STARTS_WITHIN_S) == 2
+    assert gateway.process.wait(STARTS_WITHIN_S) == exit_code
     said = gateway.process.log_tail()
     assert "Traceback" not in said
     assert "intake_listening" not in said
@@ -68,7 +68,9 @@ def test_an_expired_certificate_is_named_with_what_to_do(tmp_path: Path, quick_m
 
 
 @pytest.mark.parametrize("kind", ["syslog-tcp", "syslog-udp"])
-def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path, quick_model: Path, kind: str) -> None:
+def test_a_port_in_use_is_named_with_what_to_do_and_may_be_free_at_the_next_start(
+    tmp_path: Path, quick_model: Path, kind: str
+) -> None:
     transport = socket.SOCK_STREAM if kind == "syslog-tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, transport) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -76,7 +78,8 @@ def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path, quick_model: Pat
             taken.listen()
         port = taken.getsockname()[1]
         said = refused(
-            Gateway(tmp_path, quick_model, f'[[sources]]\nkind = "{kind}"\nname = "second"\nport = {port}\n')
+            Gateway(tmp_path, quick_model, f'[[sources]]\nkind = "{kind}"\nname = "second"\nport = {port}\n'),
+            exit_code=1,
         )
     assert str(port) in said
     assert "second" in said

@@ -111,10 +111,10 @@ def test_it_does_not_outlive_a_parent_that_is_killed_and_lets_go_of_its_ports(tm
         again.bind(("127.0.0.1", port))
 
 
-def refused(tmp_path: Path, sources: str, spool_max_bytes: int = 64 << 20) -> str:
+def refused(tmp_path: Path, sources: str, spool_max_bytes: int = 64 << 20, *, exit_code: int = 2) -> str:
     intake = IntakeProcess(tmp_path, sources, spool_max_bytes)
     announced = intake.start()
-    assert intake.stop() == 2
+    assert intake.stop() == exit_code
     assert announced["ready"] is False
     error: str = announced["error"]
     return error
@@ -125,7 +125,7 @@ def test_a_port_in_use_is_named_with_its_source_and_what_to_do(tmp_path: Path) -
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        error = refused(tmp_path, TCP.replace("port = 0", f"port = {port}"))
+        error = refused(tmp_path, TCP.replace("port = 0", f"port = {port}"), exit_code=1)
 
     assert error == (
         f"source `tcp`: tcp 127.0.0.1:{port} cannot be bound: Address already in use; "

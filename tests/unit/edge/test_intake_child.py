@@ -39,10 +39,12 @@ def test_a_source_may_have_any_name_that_the_types_allow(tmp_path: Path) -> None
 
 
 def test_what_is_wrong_with_the_configuration_is_told_from_what_may_pass(tmp_path: Path) -> None:
+    with child(tmp_path, port=70_000) as intake, pytest.raises(ConfigError, match=r"sources.*port"):
+        intake.start()
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         child(tmp_path, port=taken.getsockname()[1]) as intake,
-        pytest.raises(ConfigError, match="in use"),
+        pytest.raises(UnavailableError, match="in use"),
     ):
         intake.start()
     (tmp_path / "state" / "spool.sqlite3").unlink(missing_ok=True)

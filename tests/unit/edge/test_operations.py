@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from edge.config import Operations
 from edge.operations import Meters, OperationsServer, Status, unhealthy, unready
 from edge.pulse import Pulse
-from models.contracts.errors import ConfigError, UnavailableError
+from models.contracts.errors import UnavailableError
 from models.contracts.event import DeadLetter
 from models.contracts.scalars import EventId
 from models.contracts.verdict import Verdict
@@ -235,7 +235,9 @@ def test_a_spool_that_cannot_be_asked_is_an_answer_too() -> None:
 def test_a_port_in_use_is_named_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} cannot be bound.*set `operations.port`"):
+        with pytest.raises(
+            UnavailableError, match=rf"^`operations`: tcp 127\.0\.0\.1:{port} cannot be bound: .*another port"
+        ):
             OperationsServer(Operations(port=port), Meters(), lambda: WELL.idle_s, lambda: WELL)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.state_lock import StateLock, is_held
-from models.contracts.errors import ConfigError
+from models.contracts.errors import ConfigError, UnavailableError
 
 HOLD = """
 import sys
@@ -63,7 +63,7 @@ def test_a_gateway_waits_until_the_intake_of_a_dead_one_is_gone(
         assert first.stdout.readline() == b"held\n"
         first.wait()
         lock = StateLock(tmp_path)
-        with pytest.raises(ConfigError, match=rf"intake of gateway process {first.pid}, which is gone"):
+        with pytest.raises(UnavailableError, match=rf"intake of gateway process {first.pid}, which is gone"):
             lock.acquire()
         assert first.stdin is not None
         first.stdin.close()

@@ -17,7 +17,7 @@ from dataflows.connectors.group_commit import SOURCE_MAX_BYTES, Delivery, GroupC
 from dataflows.connectors.spool import Arrival, Spool, SpoolReader
 from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, UdpSource
 from dataflows.connectors.tls import server_context
-from models.contracts.errors import ConfigError
+from models.contracts.errors import UnavailableError
 from tests.real.intake import wait_until
 
 
@@ -348,9 +348,13 @@ def test_an_address_that_is_taken_is_named_with_what_to_do(intake: Intake) -> No
         name="x", host="127.0.0.1", port=intake.tcp(), max_event_bytes=1, max_connections=1, idle_timeout_s=1
     )
 
-    with pytest.raises(ConfigError, match=f"udp 127.0.0.1:{udp.port} cannot be bound: Address already in use; stop"):
+    with pytest.raises(
+        UnavailableError, match=f"udp 127.0.0.1:{udp.port} cannot be bound: Address already in use; stop"
+    ):
         UdpListener(udp, intake.commit)
-    with pytest.raises(ConfigError, match=f"tcp 127.0.0.1:{tcp.port} cannot be bound: Address already in use; stop"):
+    with pytest.raises(
+        UnavailableError, match=f"tcp 127.0.0.1:{tcp.port} cannot be bound: Address already in use; stop"
+    ):
         TcpListeners([tcp], intake.commit)
 
 
