@@ -244,12 +244,27 @@ class Gateway:
 
     def _reload_policy(self) -> None:
         try:
-            policy = policy_in_force(read_config(self._path), self._classifier.get().release)
+            config = read_config(self._path)
+            policy = policy_in_force(config, self._classifier.get().release)
         except ConfigError as error:
             log.warning("policy_refused", reason=str(error), action=f"kept policy {self._policy.get().number}")
             return
-        before = self._policy.replace(policy)
-        log.info("policy_replaced", before=before.number, now=policy.number)
+        changed = _changed(self._config, config)
+        if changed:
+            log.warning("restart_needed", changed=changed, action="went on without; only the policy is read again")
+        before = self._policy.get()
+        if policy == before:
+            log.info("policy_unchanged", number=before.number)
+        elif policy.number == before.number:
+            # Verdicts carry nothing but the number: under one, there can be but one policy.
+            log.warning(
+                "policy_refused",
+                reason=f"it differs from the one in force and has the same `number`, {before.number}; raise it",
+                action=f"kept policy {before.number}",
+            )
+        else:
+            self._policy.replace(policy)
+            log.info("policy_replaced", before=before.number, now=policy.number)
 
     def _end(self, name: str) -> None:
         """Stop in the promised order and time, whoever is slow."""
@@ -274,6 +289,14 @@ def _state_dir(config: Config) -> Path:
             f"`gateway.state_dir`: {directory} cannot be made: {error.strerror}; give a directory that we may write"
         ) from error
     return directory
+
+
+def _changed(before: Config, now: Config) -> list[str]:
+    """Return the keys that differ and that nobody reads again while the gateway runs."""
+    read_again = ("policy", "policy_file")
+    return [
+        key for key in Config.__struct_fields__ if key not in read_again and getattr(before, key) != getattr(now, key)
+    ]
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -156,6 +156,28 @@ def test_a_policy_in_the_configuration_is_read_again_on_sighup_and_a_label_it_in
         assert gateway.process.total("headwater_policy_number") == 2
 
 
+def test_sighup_says_what_it_changed_and_takes_no_other_policy_under_the_same_number(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    gateway = Gateway(tmp_path, quick_model)
+    config = gateway.process.config
+    text = config.read_text()
+    config.write_text(f"{text}[policy]\nnumber = 4\n")
+    with running(gateway):
+
+        def await_said(said: str) -> None:
+            gateway.process.send(signal.SIGHUP)
+            wait_until(lambda: said in gateway.process.log_tail(), gateway.process.log_tail)
+
+        await_said("event=policy_unchanged number=4")
+        assert "event=restart_needed" not in gateway.process.log_tail()
+        config.write_text(f"{text}[policy]\nnumber = 4\naccept_at = 0.5\n")
+        await_said("has the same `number`, 4; raise it")
+        config.write_text(f"{text}[policy]\nnumber = 5\naccept_at = 0.5\n[repeats]\nwindow_s = 7\n")
+        await_said("event=policy_replaced before=4 now=5")
+        assert "event=restart_needed changed=['repeats']" in gateway.process.log_tail()
+
+
 def test_a_stop_that_reaches_the_intake_too_loses_nothing_and_its_state_is_for_its_user_only(
     tmp_path: Path, quick_model: Path
 ) -> None:
