@@ -12,6 +12,8 @@ from dataflows.connectors.backlog import Backlog
 from edge.check import Finding, examine
 from edge.config import Config, FileTail, Gateway, JsonLines, Model
 from edge.outputs import backlog_path
+from models.contracts.policy import Policy
+from tests.fakes.tiny_models import RELEASE, tiny_decoder
 
 
 @pytest.fixture
@@ -118,3 +120,17 @@ def test_an_output_that_cannot_be_opened_is_a_problem(config: Config, tmp_path: 
     (finding,) = found(config, "output verdicts")
     assert finding.state == "problem"
     assert "cannot be opened to write: Too many levels of symbolic links; mend it or change `path`" in finding.words
+
+
+def test_each_label_with_a_threshold_of_its_own_is_named(config: Config, tmp_path: Path) -> None:
+    policy = Policy(number=3, accept_at=0.8, accept_at_by_label={"critical": 0.95, "benign": 1.0}, mass_floor=0.5)
+    model = Model(release=str(tiny_decoder(tmp_path / "tiny.gguf", replace(RELEASE, policy=policy))))
+
+    assert found(replace(config, model=model), "policy") == [
+        Finding(
+            "policy",
+            "ok",
+            "number 3: accepted from 0.8, `benign` never, `critical` from 0.95, and with a label mass from 0.5; "
+            "else review",
+        )
+    ]
