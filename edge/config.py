@@ -206,9 +206,13 @@ def read_config(path: Path) -> Config:
         ConfigError: the file, the key, what was found and what is wanted.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
+    except FileNotFoundError as error:
         raise ConfigError(f"{path}: cannot be read: {error}; `python -m edge init` writes one") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; wanted a file that we may read") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; wanted UTF-8") from error
     config = decode_toml(text, Config, str(path))
     # Dead letters are an output too: its name is that of a backlog, where two would take each other's payloads.
     outputs = (*config.outputs, dead_letters(config))

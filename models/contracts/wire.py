@@ -3,16 +3,25 @@
 msgspec checks ranges when it decodes, not when we construct; so every byte from outside enters here.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.event import DeadLetter, Event
 from models.contracts.verdict import Verdict
 
 T = TypeVar("T")
+
+_ABOUT = re.compile(
+    r"Object contains unknown field `(?P<unknown>[^`]*)`"
+    r"|Object missing required field `(?P<missing>[^`]*)`"
+    r"|Invalid value '(?P<value>[^']*)'"
+)
 
 _encoder = msgspec.json.Encoder()
 _verdicts = msgspec.json.Decoder(Verdict)
@@ -77,8 +86,55 @@ def decode_toml(text: str, kind: type[T], where: str) -> T:
     """
     try:
         return msgspec.toml.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}{_wanted(text, kind, str(error))}") from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _wanted(text: str, kind: type, message: str) -> str:
+    """Return what would have been right where `message` says only what was wrong: a key, or a kind of section."""
+    told = _ABOUT.match(message)
+    if told is None:
+        return ""
+    wrong, missing = told["unknown"] or told["value"], told["missing"]
+    for part, value in _parts(inspect.type_info(kind), msgspec.toml.decode(text)):
+        if isinstance(part, inspect.UnionType):
+            sections = [each for each in part.types if isinstance(each, inspect.StructType)]
+            tags = {str(each.tag): each.tag_field for each in sections if each.tag_field is not None}
+            for key in set(tags.values()):
+                if (value.get(key) == wrong and wrong not in tags) or (key == missing and key not in value):
+                    return _nearest(str(value.get(key, "")), list(tags))
+        elif told["unknown"] and wrong in value:
+            known = [each.encode_name for each in part.fields]
+            if wrong not in (*known, part.tag_field):
+                return _nearest(wrong, known)
+    return ""
+
+
+def _nearest(found: str, known: list[str]) -> str:
+    near = get_close_matches(found, known, n=1)
+    if near:
+        return f"; wanted perhaps `{near[0]}`"
+    return "; wanted one of " + ", ".join(f"`{each}`" for each in known)
+
+
+def _parts(
+    kind: inspect.Type, value: object
+) -> Iterator[tuple[inspect.StructType | inspect.UnionType, dict[str, object]]]:
+    """Yield every table of a document with the section, or the choice of sections, that stands for it."""
+    if isinstance(kind, inspect.VarTupleType | inspect.ListType) and isinstance(value, list):
+        for item in value:
+            yield from _parts(kind.item_type, item)
+    elif isinstance(kind, inspect.UnionType) and isinstance(value, dict):
+        yield kind, value
+        for each in kind.types:
+            if isinstance(each, inspect.StructType) and (not each.tag_field or value.get(each.tag_field) == each.tag):
+                yield from _parts(each, value)
+    elif isinstance(kind, inspect.StructType) and isinstance(value, dict):
+        yield kind, value
+        for field in kind.fields:
+            yield from _parts(field.type, value.get(field.encode_name))
 
 
 def _decode(decoder: msgspec.json.Decoder[T], line: bytes) -> T:

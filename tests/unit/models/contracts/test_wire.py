@@ -92,7 +92,7 @@ def test_bytes_that_are_no_record_raise_nothing_but_the_promised_error(line: byt
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("acept_at = 0.9", "policy.toml: Object contains unknown field `acept_at`"),
+        ("acept_at = 0.9", "policy.toml: Object contains unknown field `acept_at`; wanted perhaps `accept_at`"),
         ("accept_at = 1.9", "policy.toml: Expected `float` <= 1.0 - at `$.accept_at`"),
         ('number = "two"', "policy.toml: Expected `int`, got `str` - at `$.number`"),
         ('doubtful = "later"', "policy.toml: Invalid enum value 'later' - at `$.doubtful`"),
