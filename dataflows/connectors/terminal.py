@@ -1,11 +1,13 @@
 """Verdicts as lines for a person to read; coloured where a terminal is, and never steered by an event's text."""
 
+import os
 import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
 
+import structlog
 from rich.console import Console
 from rich.text import Text
 
@@ -13,6 +15,8 @@ from dataflows.connectors.courier import Refusal
 from models.contracts import wire
 from models.contracts.errors import UnavailableError
 from models.contracts.verdict import Verdict
+
+log = structlog.get_logger()
 
 _STYLES = {"critical": "bold red", "suspicious": "yellow", "benign": "green"}
 _OTHER_STYLE = "cyan"
@@ -34,17 +38,31 @@ class TerminalCarrier:
         self._console = _Console(
             file=out if out is not None else sys.stdout, highlight=False, emoji=False, markup=False
         )
+        self._read = True  # somebody may be looking
 
     def deliver(self, payloads: Sequence[bytes]) -> Sequence[Refusal]:
+        if not self._read:
+            return ()
         try:
             for payload in payloads:
                 self._console.print(line(wire.decode_verdict(payload)), soft_wrap=True)
             self._console.file.flush()
+        except BrokenPipeError:
+            self._drop()
         except OSError as error:
             raise UnavailableError(
                 f"terminal: {error.strerror or error}; what is to be shown waits; remove this output if nobody looks"
             ) from error
         return ()
+
+    def _drop(self) -> None:
+        """Take everything from now on and show nothing: a pipe whose reader has gone has none ever again."""
+        self._read = False
+        log.warning("terminal_unread", reason="nobody reads standard output any more", action="drops what it is given")
+        # What is still buffered goes nowhere when the interpreter flushes it.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._console.file.fileno())
+        os.close(nowhere)
 
     def close(self) -> None:
         """Leave the stream open: it is the process's."""

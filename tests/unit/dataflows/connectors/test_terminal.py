@@ -1,12 +1,14 @@
 import io
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from structlog.testing import capture_logs
 
 from dataflows.connectors.terminal import TerminalCarrier, line
 from models.contracts import wire
@@ -46,13 +48,22 @@ def test_no_text_steers_the_terminal(text: str) -> None:
     assert ":smile:" in shown
 
 
-def test_an_output_that_nobody_reads_any_more_is_unavailable() -> None:
+def test_a_reader_who_has_gone_is_said_once_and_what_follows_is_dropped() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
-    out = os.fdopen(write_end, "w")
+    with os.fdopen(write_end, "w") as out, capture_logs() as logged:
+        carrier = TerminalCarrier(out)
 
-    with pytest.raises(UnavailableError, match="terminal: Broken pipe"):
+        assert [carrier.deliver([wire.encode(verdict())] * 2) for _ in range(3)] == [(), (), ()]
+
+    assert [entry["event"] for entry in logged] == ["terminal_unread"]
+
+
+def test_an_output_that_takes_nothing_for_now_is_unavailable() -> None:
+    out = Path("/dev/full").open("w")  # noqa: SIM115 - closing it fails too
+
+    with pytest.raises(UnavailableError, match="terminal: No space left on device"):
         TerminalCarrier(out).deliver([wire.encode(verdict())])
 
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(OSError, match="No space left"):
         out.close()
