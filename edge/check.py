@@ -1,5 +1,6 @@
 """Examines a gateway before it runs: everything that its configuration names, in words, with what to do."""
 
+import errno
 import os
 import socket
 import ssl
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataflows.connectors.backlog import held
+from dataflows.connectors.binding import remedy
 from dataflows.connectors.files import kind_of
 from edge.certificates import expiry, identities, load_all
 from edge.config import (
@@ -158,13 +160,11 @@ def _ports(config: Config, *, running: bool) -> Iterator[Finding]:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
         except OSError as error:
-            advice = "stop what listens there (`ss -lntup`) or change the port"
-            if isinstance(error, PermissionError):
-                advice = "ports below 1024 need CAP_NET_BIND_SERVICE; the shipped unit has it, or change the port"
-            if running:
+            if running and error.errno == errno.EADDRINUSE:
                 yield Finding(where, "ok", f"{host}:{port}/{protocol}: in use by the running gateway")
             else:
-                yield Finding(where, "problem", f"{host}:{port}/{protocol}: {error.strerror}; {advice}")
+                words = f"{host}:{port}/{protocol}: {error.strerror or error}; {remedy(protocol, error)}"
+                yield Finding(where, "problem", words)
         else:
             yield Finding(where, "ok", f"{host}:{port}/{protocol}: free")
 

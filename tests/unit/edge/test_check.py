@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from dataflows.connectors.backlog import Backlog
 from edge.check import Finding, examine
-from edge.config import Config, FileTail, Gateway, JsonLines, Model
+from edge.config import Config, FileTail, Gateway, JsonLines, Model, SyslogTcp, SyslogUdp
 from edge.outputs import backlog_path
 from models.contracts.policy import Policy
 from tests.fakes.tiny_models import RELEASE, tiny_decoder
@@ -134,3 +134,14 @@ def test_each_label_with_a_threshold_of_its_own_is_named(config: Config, tmp_pat
             "else review",
         )
     ]
+
+
+def test_an_address_that_is_not_ours_is_not_said_to_be_taken(config: Config) -> None:
+    config = replace(
+        config, sources=(SyslogTcp(name="tcp", host="192.0.2.1"), SyslogUdp(name="udp", host="fe80::1%gone"))
+    )
+
+    (tcp,), (udp,) = found(config, "source tcp"), found(config, "source udp")
+    assert (tcp.state, udp.state) == ("problem", "problem")
+    assert tcp.words.endswith("Cannot assign requested address; no interface of this machine has this address")
+    assert udp.words.endswith("; look at the host and the port")
