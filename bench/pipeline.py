@@ -137,7 +137,12 @@ def _run(folder: Path) -> None:
     letters = dead_letter_sink(gateway, stop, meters)
     events = gateway.model.batch_events
     flow = triage(
-        PulsingSource(SpoolSource(spool_path(gateway), stop, batch_events=events, drain=True), pulse),
+        PulsingSource(
+            SpoolSource(
+                spool_path(gateway), stop, batch_events=events, batch_s=gateway.model.batch_ms / 1e3, drain=True
+            ),
+            pulse,
+        ),
         classifier,
         Current(classifier.get().release.policy),
         outlets(gateway, {}, stop, meters, letters),

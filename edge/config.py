@@ -143,9 +143,10 @@ class Model(_Section, frozen=True, kw_only=True):
     release: str = "soc-triage"  # a shipped release's name, or a path to a GGUF
     sha256: Sha256 = ""  # empty: not checked; `edge init` writes it
     task: str = ""  # a task file, for an instruct model that carries no release
-    threads: Count = 0  # 0: one per core, at most two
+    threads: Annotated[int, Meta(ge=0, le=256)] = 0  # each has a context in memory; 0: one per core, at most two
     batch_events: Annotated[int, Meta(ge=1, le=256)] = 256
-    context_tokens: Annotated[int, Meta(ge=256)] = 1024
+    batch_ms: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    context_tokens: Annotated[int, Meta(ge=256, le=131_072)] = 1024
 
 
 class Spool(_Section, frozen=True, kw_only=True):

@@ -182,7 +182,12 @@ class Gateway:
     def _lay_out(self, contexts: Mapping[str, ssl.SSLContext]) -> Dataflow:
         config = self._config
         letters = dead_letter_sink(config, self._stop, self._meters)
-        source = SpoolSource(self._spool_path, self._stop, batch_events=config.model.batch_events)
+        source = SpoolSource(
+            self._spool_path,
+            self._stop,
+            batch_events=config.model.batch_events,
+            batch_s=config.model.batch_ms / 1e3,
+        )
         return triage(
             PulsingSource(source, self._pulse),
             self._classifier,

@@ -21,7 +21,6 @@ _AWAY_S = 0.05  # and no longer: a source that sleeps holds up every epoch
 # hour would keep the flow asleep for that hour. So we are always due, and wait by ourselves.
 _LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_AHEAD_ROWS = 64
-_WINDOW_S = (0.05, 1.0)  # what the flow takes for what it is handed at once: more below, less above
 
 Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
 
@@ -39,17 +38,20 @@ class Batch(Struct, frozen=True, gc=False):
 
 
 class SpoolSource(FixedPartitionedSource[Batch, Position]):
-    """Hands over what waits in the spool, up to `batch_events` records at a time, fewer where they take long.
+    """Hands over what waits in the spool, up to `batch_events` records and about `batch_s` of work at a time.
 
     Several small arrivals come as several items in one list, which bytewax keeps together up to the first operator
     that works on lists (`flat_map_batch`); a large one comes in stretches.
     """
 
-    def __init__(self, path: Path, stop: Event, *, batch_events: int = 64, drain: bool = False) -> None:
+    def __init__(
+        self, path: Path, stop: Event, *, batch_events: int = 64, batch_s: float = 0.02, drain: bool = False
+    ) -> None:
         """Read `path` until `stop` is set or, with `drain`, until nothing waits."""
         self._path = path
         self._stop = stop
         self._batch_events = batch_events
+        self._batch_s = batch_s
         self._drain = drain
 
     def list_parts(self) -> list[str]:
@@ -57,7 +59,12 @@ class SpoolSource(FixedPartitionedSource[Batch, Position]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: Position | None) -> "SpoolPartition":  # noqa: ARG002
         return SpoolPartition(
-            SpoolReader(self._path), resume_state, self._stop, batch_events=self._batch_events, drain=self._drain
+            SpoolReader(self._path),
+            resume_state,
+            self._stop,
+            batch_events=self._batch_events,
+            batch_s=self._batch_s,
+            drain=self._drain,
         )
 
 
@@ -65,12 +72,21 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
     """One reading of the spool, from a position on."""
 
     def __init__(
-        self, reader: SpoolReader, resume: Position | None, stop: Event, *, batch_events: int, drain: bool
+        self,
+        reader: SpoolReader,
+        resume: Position | None,
+        stop: Event,
+        *,
+        batch_events: int,
+        drain: bool,
+        batch_s: float = 0.02,
     ) -> None:
         self._reader = reader
         self._stop = stop
         self._most_events = batch_events
+        self._batch_s = batch_s
         self._window_events = 1
+        self._handed_events = 0
         self._handed_at: float | None = None
         self._drain = drain
         self._seq, self._index = _start(reader, resume)
@@ -92,12 +108,14 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
         if self._handed_at is not None:
             # One worker: it comes back when what it was handed has gone all the way.
             took_s = monotonic() - self._handed_at
-            self._window_events = next_window(self._window_events, took_s, self._most_events)
+            full = self._handed_events >= self._window_events
+            self._window_events = next_window(self._window_events, took_s, self._batch_s, self._most_events, full=full)
             self._handed_at = None
         batches = self._read()
         if not batches and self._drain and not self._failing:
             raise StopIteration
         if batches:
+            self._handed_events = sum(len(batch.records) for batch in batches)
             self._read_at = self._handed_at = monotonic()
         else:
             self._stop.wait(self._pause_s())
@@ -160,16 +178,15 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
         self._trimmed = before_seq
 
 
-def next_window(events: int, took_s: float, most: int) -> int:
-    """Return how many events to hand over next, after `events` or fewer took so long.
+def next_window(events: int, took_s: float, wanted_s: float, most: int, *, full: bool) -> int:
+    """Return how many events to hand over at once from now on, after `events` or, if not `full`, fewer took so long.
 
-    It begins with one and doubles, so that no model is so slow, and no crash so ill-timed, that a watchdog ends a
-    window again and again before it is done.
+    It begins with one and doubles until what is handed over takes about as long as it may: what waits behind a batch
+    waits for all of it, and no watchdog ends a slow model's batch again and again before it is done.
     """
-    short_s, long_s = _WINDOW_S
-    if took_s > long_s:
+    if took_s > 2 * wanted_s:
         return max(1, events // 2)
-    return min(2 * events, most) if took_s < short_s else events
+    return min(2 * events, most) if full and took_s < wanted_s / 2 else events
 
 
 def _start(reader: SpoolReader, resume: Position | None) -> tuple[int, int]:

@@ -68,17 +68,18 @@ def test_small_arrivals_come_together_and_large_ones_in_stretches(path: Path) ->
     assert seen == records
 
 
-@given(st.integers(1, 512), st.floats(1.01, 1e6))
-def test_a_window_grows_to_the_most_while_it_is_quick_and_shrinks_to_one_event_where_it_is_slow(
-    most: int, slow_s: float
+@given(st.integers(1, 512), st.floats(0.001, 10))
+def test_a_window_doubles_while_it_is_quick_and_full_and_halves_to_one_event_where_it_is_slow(
+    most: int, wanted_s: float
 ) -> None:
     events = 1
     for _ in range(10):
-        events = next_window(events, 0.01, most)
+        events = next_window(events, wanted_s / 10, wanted_s, most, full=True)
     assert events == most
-    assert next_window(events, 0.5, most) == most
+    assert next_window(events, wanted_s, wanted_s, most, full=True) == most
+    assert next_window(1, wanted_s / 10, wanted_s, most, full=False) == 1
     for _ in range(10):
-        events = next_window(events, slow_s, most)
+        events = next_window(events, 3 * wanted_s, wanted_s, most, full=True)
     assert events == 1
 
 
