@@ -65,3 +65,10 @@ def test_only_where_no_file_is_one_is_to_be_written(tmp_path: Path) -> None:
             read_config(tmp_path / name)
         assert said in str(caught.value)
         assert ("edge init" in str(caught.value)) == (name == "gone")
+
+
+@pytest.mark.parametrize(("key", "most"), [("threads", 256), ("context_tokens", 131_072)])
+def test_what_would_take_memory_without_end_has_a_bound(tmp_path: Path, key: str, most: int) -> None:
+    read(tmp_path, f"[model]\n{key} = {most}\n")
+    with pytest.raises(ConfigError, match=rf"<= {most} - at `\$\.model\.{key}`"):
+        read(tmp_path, f"[model]\n{key} = {most + 1}\n")
