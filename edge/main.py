@@ -25,6 +25,8 @@ class _Commands(click.Group):
         except HeadwaterError as error:
             click.echo(f"headwater: {error}", err=True)
             context.exit(1)
+        except KeyboardInterrupt:
+            context.exit(130)  # 128 + SIGINT, where click would say that it aborted and exit 1
         except BrokenPipeError:
             # Whoever read us has had enough. What is still buffered goes nowhere when the interpreter flushes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -194,6 +195,27 @@ def test_classify_blames_standard_output_for_what_it_does_not_take(tmp_path: Pat
             check=False,
         )
         assert (done.returncode, done.stderr.decode()) == (code, said)
+
+
+def test_an_interrupt_exits_130_and_says_nothing(tmp_path: Path) -> None:
+    model = tiny_decoder(tmp_path / "tiny.gguf")
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge", "classify", "--release", str(model), "-"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as waiting:
+        assert waiting.stdin is not None
+        assert waiting.stdout is not None
+        waiting.stdin.write(b"hello\n")
+        waiting.stdin.flush()
+        assert waiting.stdout.readline().startswith(b"{")  # now it waits for more
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(60) == 130
+        assert waiting.stderr is not None
+        assert waiting.stderr.read() == b""
 
 
 def test_a_reader_who_has_had_enough_is_no_error_to_report(tmp_path: Path) -> None:
