@@ -1,10 +1,12 @@
 """Sends lines to a gateway as real senders do, at a pace: syslog over TCP in both framings, and over UDP."""
 
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic, sleep
 
 _WRITE_LINES = 20  # what a sender's own buffer would gather
+_PRIORITY = re.compile(rb"<\d{1,3}>")
 _TIMEOUT_S = 60.0  # a gateway whose spool is full does not read; senders wait for it
 
 
@@ -20,7 +22,7 @@ def octet_counted(line: bytes) -> bytes:
 
 def as_syslog(line: bytes) -> bytes:
     """Return the line with a priority, where it has none: senders always write one."""
-    return line if line.startswith(b"<") else b"<14>" + line  # user-level, informational
+    return line if _PRIORITY.match(line) else b"<14>" + line  # user-level, informational
 
 
 def paced(lines: Sequence[bytes], per_second: float, at_once: int = _WRITE_LINES) -> Iterator[Sequence[bytes]]:

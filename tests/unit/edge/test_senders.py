@@ -13,6 +13,7 @@ def test_octet_counting_counts_octets_and_not_characters() -> None:
 def test_only_a_line_without_a_priority_gets_one() -> None:
     assert as_syslog(b"hello") == b"<14>hello"
     assert as_syslog(b"<34>hello") == b"<34>hello"
+    assert as_syslog(b"<Event>hello") == b"<14><Event>hello"
 
 
 def test_the_pace_is_kept_and_what_was_late_is_caught_up_with() -> None:
