@@ -21,6 +21,7 @@ _AWAY_S = 0.05  # and no longer: a source that sleeps holds up every epoch
 # hour would keep the flow asleep for that hour. So we are always due, and wait by ourselves.
 _LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_AHEAD_ROWS = 64
+_FEW_EVENTS, _LONG_S = 16, 1.0
 
 Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
 
@@ -181,12 +182,15 @@ class SpoolPartition(StatefulSourcePartition[Batch, Position]):
 def next_window(events: int, took_s: float, wanted_s: float, most: int, *, full: bool) -> int:
     """Return how many events to hand over at once from now on, after `events` or, if not `full`, fewer took so long.
 
-    It begins with one and doubles until what is handed over takes about as long as it may: what waits behind a batch
-    waits for all of it, and no watchdog ends a slow model's batch again and again before it is done.
+    It begins with one and doubles: to a few in any case, for a model shares work among them, and to `most` while that
+    takes less than it may, for what waits behind a batch waits for all of it. A model so slow that a watchdog would
+    end its batch again and again before it is done gets fewer.
     """
-    if took_s > 2 * wanted_s:
+    if took_s > _LONG_S:
         return max(1, events // 2)
-    return min(2 * events, most) if full and took_s < wanted_s / 2 else events
+    if events > _FEW_EVENTS and took_s > 4 * wanted_s:
+        return max(_FEW_EVENTS, events // 2)
+    return min(2 * events, most) if full and (events < _FEW_EVENTS or took_s < wanted_s) else events
 
 
 def _start(reader: SpoolReader, resume: Position | None) -> tuple[int, int]:

@@ -68,19 +68,18 @@ def test_small_arrivals_come_together_and_large_ones_in_stretches(path: Path) ->
     assert seen == records
 
 
-@given(st.integers(1, 512), st.floats(0.001, 10))
-def test_a_window_doubles_while_it_is_quick_and_full_and_halves_to_one_event_where_it_is_slow(
-    most: int, wanted_s: float
-) -> None:
-    events = 1
-    for _ in range(10):
-        events = next_window(events, wanted_s / 10, wanted_s, most, full=True)
-    assert events == most
-    assert next_window(events, wanted_s, wanted_s, most, full=True) == most
-    assert next_window(1, wanted_s / 10, wanted_s, most, full=False) == 1
-    for _ in range(10):
-        events = next_window(events, 3 * wanted_s, wanted_s, most, full=True)
-    assert events == 1
+@given(st.integers(16, 512))
+def test_a_window_doubles_while_it_is_full_and_quick_and_keeps_to_a_few_events_where_it_is_not(most: int) -> None:
+    def after(took_s: float, events: int, *, full: bool = True) -> int:
+        for _ in range(10):
+            events = next_window(events, took_s, 0.02, most, full=full)
+        return events
+
+    assert after(0.01, 1) == most
+    assert after(0.05, 1) == 16
+    assert after(0.1, most) == 16
+    assert after(2.0, most) == 1
+    assert after(0.01, 1, full=False) == 1
 
 
 def test_ids_name_the_spool_the_arrival_and_the_record_however_it_is_cut(path: Path) -> None:
