@@ -104,7 +104,10 @@ def test_a_second_gateway_on_the_same_state_is_refused_and_the_first_goes_on(tmp
     with running(Gateway(tmp_path, quick_model)) as gateway:
         second = GatewayProcess(gateway.process.config, gateway.process.operations_port)
         second.start()
-        assert second.wait(STARTS_WITHIN_S) == 2
+        try:
+            assert second.wait(STARTS_WITHIN_S) == 2
+        finally:
+            second.kill()
         assert (
             f"lock: held by gateway process {gateway.process.pid}; one gateway per state directory" in second.log_tail()
         )
