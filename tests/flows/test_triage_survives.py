@@ -63,7 +63,9 @@ def drained(folder: Path, receiver: Receiver) -> None:
 def numbers(folder: Path, name: str) -> Counter[int]:
     decode = wire.decode_verdict if name == "verdicts" else wire.decode_dead_letter
     path = folder / f"{name}.jsonl"
-    records = [decode(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    content = path.read_bytes() if path.exists() else b""
+    # What is being written may end in the middle of a line.
+    records = [decode(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
     by_id = {record.id: getattr(record, "text", None) or record.raw.decode() for record in records}  # type: ignore[union-attr]
     return Counter(int(text.split()[1]) for text in by_id.values())
 
