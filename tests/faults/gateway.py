@@ -114,7 +114,8 @@ path = "{self.output}"
     def buried(self, source: str = "tcp") -> dict[str, str]:
         """Return the reasons of the dead letters of a source by their ids, which drops repeats."""
         path = self.state / "dead-letters.jsonl"
-        letters = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+        content = path.read_bytes() if path.exists() else b""
+        letters = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
         return {letter["id"]: letter["reason"] for letter in letters if letter["source"] == source}
 
     def await_answers(self, count: int, source: str = "tcp", stalled_s: float = 60.0) -> Counter[str]:
