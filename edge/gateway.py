@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from threading import Event, Lock, Thread
-from time import monotonic, time
+from time import monotonic, sleep, time
 
 import structlog
 from bytewax.dataflow import Dataflow
@@ -108,6 +108,7 @@ class Gateway:
         self._path = path
         self._stop = Event()
         self._stopped = Event()
+        self._code = 0
         self._pulse = Pulse()
         self._meters = Meters(self._pulse.beat)
         state_dir = _state_dir(config)
@@ -165,7 +166,8 @@ class Gateway:
                 raise
         finally:
             self._stopped.set()
-        return self._outcome(failure)
+        self._code = self._outcome(failure)
+        return self._code
 
     def _outcome(self, failure: BaseException | None) -> int:
         if failure is None and self._stop.is_set():
@@ -274,12 +276,18 @@ class Gateway:
         notify("STOPPING=1")
         self._intake.let_go()
         self._stop.set()
+        due = monotonic() + _STOP_WITHIN_S
         if not self._stopped.wait(_STOP_WITHIN_S):
             # A batch in a slow model, or a disk that hangs. What is not committed is repeated, as after any crash.
             log.warning(
                 "stop_deadline_passed", after_s=_STOP_WITHIN_S, action="the last epoch is repeated at the next start"
             )
             os._exit(0)
+        # The flow has ended and its epoch is committed. What is left is to close, which ends this thread with us; a
+        # disk that hangs would keep us, and the intake, which nobody can kill while it waits for the disk.
+        sleep(max(0.0, due - monotonic()))
+        log.warning("close_deadline_passed", after_s=_STOP_WITHIN_S, action="left it to the system to close")
+        os._exit(self._code)
 
 
 def _state_dir(config: Config) -> Path:

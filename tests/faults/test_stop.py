@@ -68,6 +68,17 @@ def test_a_stop_within_5_s_holds_while_the_model_is_busy_for_longer(tmp_path: Pa
         assert "event=stopped" not in gateway.process.log_tail()
 
 
+def test_a_stop_within_5_s_holds_while_the_intake_hangs(tmp_path: Path, quick_model: Path) -> None:
+    with running(Gateway(tmp_path, quick_model)) as gateway:
+        gateway.send(*SAMPLE[:10])
+        gateway.await_answers(10)
+        (intake,) = psutil.Process(gateway.process.pid).children()
+        intake.suspend()
+        code, seconds = gateway.process.stop()
+        assert (code, seconds < 5.0) == (0, True)
+        assert not intake.is_running()
+
+
 def test_the_service_manager_hears_that_we_are_ready_alive_and_stopping(tmp_path: Path, quick_model: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
