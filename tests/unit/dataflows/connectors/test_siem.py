@@ -83,6 +83,7 @@ def test_an_idle_courier_sends_again_without_waiting_for_the_next_event(receiver
         limits=Limits(backoff=Backoff(first_s=0.05, most_s=0.1)),
     )
     sink.deposit([b"the last for a long time"])
+    receiver.until(lambda: receiver.connected > 0)  # or it is no connection that dies
     receiver.stop()
     receiver.reads = True
     receiver.start()
