@@ -11,12 +11,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from threading import Thread
 from time import monotonic, sleep
 
 import psutil
+from msgspec import Struct
 
 from bench.row import Row
 from edge.init import SHIPPED_RELEASE
@@ -27,8 +28,9 @@ from models.release_file import release_path
 LOGS = Path(__file__).parents[2] / "shared" / "data" / "loghub"
 SAMPLE = Path(__file__).parents[1] / "edge" / "sample.log"
 CORES = 2
-SATURATED_S, WARM_S = 20.0, 3.0
-OPEN_LOOP_S = 30.0
+ROUNDS = 3
+SATURATED_S, WARM_S = 12.0, 3.0
+OPEN_LOOP_S = 20.0
 LOAD = 0.7  # of saturation
 LATENCY_P95_MS, LATENCY_P99_MS = 50.0, 200.0
 UDP_PER_S, UDP_S = 20_000, 10
@@ -87,26 +89,37 @@ class Subject(LoopbackGateway):
 
 
 def rows() -> list[Row]:
-    """Measure everything; three gateways, one after the other."""
+    """Measure everything, one gateway after the other; the medians of a few rounds."""
     lines = real_lines()
+    rounds = [_round(lines) for _ in range(ROUNDS)]
+    with subject() as gateway:
+        lost = udp_loss(gateway, lines)
+    per_second, p95_ms, p99_ms = (median(figures) for figures in zip(*(r.figures for r in rounds), strict=True))
+    model_mib = release_path(SHIPPED_RELEASE).stat().st_size / (1 << 20)
+    beside_mib = max(r.resident_mib for r in rounds) - model_mib
+    return [
+        Row(name="events_per_s", value=per_second, unit="events/s"),
+        Row(name="latency_p95_ms", value=p95_ms, unit="ms", passed=p95_ms < LATENCY_P95_MS),
+        Row(name="latency_p99_ms", value=p99_ms, unit="ms", passed=p99_ms < LATENCY_P99_MS),
+        Row(name="udp_lost", value=lost, unit=f"of {UDP_PER_S * UDP_S}", passed=lost == 0),
+        # The most after saturation, less the size of the model file.
+        Row(name="rss_mb", value=beside_mib, unit="MiB", passed=beside_mib <= RSS_MIB),
+    ]
+
+
+class _Round(Struct, frozen=True):
+    figures: tuple[float, float, float]  # events per second, and milliseconds of the 95th and 99th percentile
+    resident_mib: float
+
+
+def _round(lines: Sequence[bytes]) -> _Round:
+    """Measure saturation, and at once latency at a share of it: a machine has faster and slower minutes."""
     with subject() as gateway:
         per_second = saturation(gateway, lines)
         resident_mib = gateway.resident_mib()
     with subject() as gateway:
-        latencies_ms = open_loop(gateway, lines, LOAD * per_second)
-    with subject() as gateway:
-        lost = udp_loss(gateway, lines)
-    cuts = quantiles(latencies_ms, n=100, method="inclusive")
-    model_mib = release_path(SHIPPED_RELEASE).stat().st_size / (1 << 20)
-    beside_mib = resident_mib - model_mib
-    return [
-        Row(name="events_per_s", value=per_second, unit="events/s"),
-        Row(name="latency_p95_ms", value=cuts[94], unit="ms", passed=cuts[94] < LATENCY_P95_MS),
-        Row(name="latency_p99_ms", value=cuts[98], unit="ms", passed=cuts[98] < LATENCY_P99_MS),
-        Row(name="udp_lost", value=lost, unit=f"of {UDP_PER_S * UDP_S}", passed=lost == 0),
-        # After saturation, less the size of the model file.
-        Row(name="rss_mb", value=beside_mib, unit="MiB", passed=beside_mib <= RSS_MIB),
-    ]
+        cuts = quantiles(open_loop(gateway, lines, LOAD * per_second), n=100, method="inclusive")
+    return _Round((per_second, cuts[94], cuts[98]), resident_mib)
 
 
 def real_lines() -> list[bytes]:

@@ -24,6 +24,7 @@ from models.fields import occurs
 from models.labels import Float64s, LabelTree, log_totals
 from models.lane import Lane, Stretch
 from models.llama import Logits, Model
+from models.precedents import Precedents, Values
 from models.prompt import frame
 from models.transcript import FieldProgram
 from models.window import TILE_ROWS, Int32s, order_of, shares
@@ -34,6 +35,7 @@ _BYTES_PER_TOKEN = 16  # a text of more bytes than this for each token it may ha
 _JOINT = " "  # between the ends of a text that was cut
 _PART_TOKENS = 2 * TILE_ROWS  # a smaller part would decode beginnings twice that it shares with its neighbour
 _PARTS_PER_LANE = 4
+_FIELDS_WORK = 2 * TILE_ROWS // 3  # what writing fields takes, in tokens read
 _FOLDED = str.maketrans("\r\n", "  ")
 
 _Fields = tuple[dict[str, tuple[str, ...]], int]  # values by field, and how many were dropped
@@ -46,6 +48,12 @@ class _Suffix(Struct, frozen=True):
     tokens: Int32s
     body: str  # the text as the model reads it, but that a line end stands where it was cut
     truncated: bool
+    precedent: Values | None  # the fields it will likely have
+
+    @property
+    def work(self) -> int:
+        """How long it takes to answer, in tokens read."""
+        return len(self.tokens) + (0 if self.precedent is None else _FIELDS_WORK)
 
 
 class DecoderClassifier:
@@ -81,6 +89,7 @@ class DecoderClassifier:
                 f"answer {_ANSWER_TOKENS}, which leaves an event {max(self._event_tokens, 0)}; raise `context_tokens` "
                 f"by {_EVENT_TOKENS - self._event_tokens} or shorten the instruction"
             )
+        self._precedents = Precedents()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
         self._lanes = [Lane(model, self._frame.before, cells) for _ in range(threads)]
@@ -113,8 +122,8 @@ class DecoderClassifier:
         # Different texts may be the same once they are cut.
         distinct = list({suffix.tokens.tobytes(): suffix for suffix in suffixes.values()}.values())
         ordered = [distinct[i] for i in order_of([suffix.tokens for suffix in distinct])]
-        lengths = [len(suffix.tokens) for suffix in ordered]
-        parts = [ordered[begin:end] for begin, end in shares(lengths, self._parts(sum(lengths)))]
+        work = [suffix.work for suffix in ordered]
+        parts = [ordered[begin:end] for begin, end in shares(work, self._parts(sum(work)))]
         if self._pool is None or len(parts) == 1:
             answers = [self._read(self._lanes[0], part) for part in parts]
         else:
@@ -133,14 +142,14 @@ class DecoderClassifier:
         }
         return [grounded[text] for text in texts]
 
-    def _parts(self, tokens: int) -> int:
+    def _parts(self, work: int) -> int:
         """Return into how many parts a batch is cut: several per lane where there is work for them.
 
         Sorting puts like events side by side, those with fields too, so that halves of a batch may differ in work by
         far; of smaller parts, whoever is done takes the next.
         """
         lanes = len(self._lanes)
-        return 1 if lanes == 1 else lanes * min(max(tokens // (lanes * _PART_TOKENS), 1), _PARTS_PER_LANE)
+        return 1 if lanes == 1 else lanes * min(max(work // (lanes * _PART_TOKENS), 1), _PARTS_PER_LANE)
 
     def _read_on_a_free_lane(self, part: Sequence[_Suffix]) -> list[Opinion]:
         lane = self._free.pop()  # there is one: the pool has no more threads than there are lanes
@@ -156,14 +165,15 @@ class DecoderClassifier:
         ends = ends_of_text(body, limit * _BYTES_PER_TOKEN)
         tokens = vocabulary.encode(lead + _JOINT.join(ends))
         if len(ends) == 1 and len(tokens) <= limit:
-            return _Suffix(self._array(tokens), body, truncated=False)
+            return _Suffix(self._array(tokens), body, False, self._precedents.likely(body))
         token_ends = ends_of_tokens(tokens, limit - len(self._joint), vocabulary.pieces)
         if len(token_ends) > 1:
             ends = [
                 b"".join(vocabulary.pieces[token] for token in end).decode("utf-8", "replace") for end in token_ends
             ]
             tokens = [*token_ends[0], *self._joint, *token_ends[1]]
-        return _Suffix(self._array(tokens), "\n".join(ends), truncated=True)
+        body = "\n".join(ends)
+        return _Suffix(self._array(tokens), body, True, self._precedents.likely(body))
 
     def _array(self, tokens: Sequence[int]) -> Int32s:
         return np.array([*tokens, *self._frame.after], np.int32)
@@ -216,11 +226,12 @@ class DecoderClassifier:
             return fields
         labels = [_top(calibrate(log, self._release.calibration)) for log in logs]
         places = [place for place, label in enumerate(labels) if task.label_names[label] in task.fields_for]
-        begun = [program.begin(suffixes[place].body) for place in places]
-        for place, transcript in zip(
-            places, stretch.write(places, [self._label_tokens[labels[place]] for place in places], begun), strict=True
-        ):
-            fields[place] = transcript.values()
+        begun = [program.begin(suffixes[place].body, suffixes[place].precedent) for place in places]
+        written = stretch.write(places, [self._label_tokens[labels[place]] for place in places], begun)
+        for place, transcript in zip(places, written, strict=True):
+            fields[place] = values, _ = transcript.values()
+            if values != suffixes[place].precedent:
+                self._precedents.remember(suffixes[place].body, values)
         return fields
 
     def _opinion(self, suffix: _Suffix, log_probabilities: Float64s, fields: _Fields) -> Opinion:

@@ -1,7 +1,8 @@
 """One thread's work on a decoder: the logits behind many texts, and a transcript behind one.
 
-Two contexts share the model's weights. llama.cpp's flash attention is fast on a CPU from 64 rows on and slow below, so
-a backlog is read with it, tile by tile, and few rows, transcripts among them, without (docs/adr/0013).
+Two contexts share the model's weights. Behind a long instruction llama.cpp's flash attention is fast on a CPU from 64
+rows on and slow below, so a backlog is read with it, tile by tile, and few rows, transcripts among them, without. Where
+there is little to attend to, it is the faster one for any number of rows (docs/adr/0013).
 """
 
 from collections.abc import Generator, Sequence
@@ -38,21 +39,22 @@ class Stretch(Struct, frozen=True):
 
 
 class Lane:
-    """Two contexts that hold the instruction, for one thread."""
+    """Contexts that hold the instruction, for one thread."""
 
     def __init__(self, model: Model, before: Sequence[int], cells: int) -> None:
         # The last stretch of a window is up to two tiles long.
         rows, sequences = 2 * TILE_ROWS, WINDOW_TEXTS + 1
-        self._few = Context(model, cells=cells, rows=rows, sequences=sequences, attention="plain")
-        self._many = Context(model, cells=cells, rows=rows, sequences=sequences, attention="flash")
-        self._few.keep(before)
-        self._many.keep(before)
+        self._many = self._few = Context(model, cells=cells, rows=rows, sequences=sequences, attention="flash")
+        if len(before) >= TILE_ROWS:
+            self._few = Context(model, cells=cells, rows=rows, sequences=sequences, attention="plain")
         self._scribes = {context: Scribe(context) for context in (self._few, self._many)}
+        for context in self._scribes:
+            context.keep(before)
 
     @property
     def decoded(self) -> int:
         """Tokens that were decoded since it was opened, the instruction's among them."""
-        return self._few.decoded + self._many.decoded
+        return sum(context.decoded for context in self._scribes)
 
     def read(self, texts: Sequence[Int32s]) -> Generator[Stretch, None, None]:
         """Yield what is behind texts that are sorted, distinct and not empty; close it, so that they are forgotten."""

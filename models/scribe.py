@@ -7,7 +7,6 @@ the same transcripts in a fraction of the steps.
 
 from collections import deque
 from collections.abc import Sequence
-from copy import copy
 
 import numpy as np
 from msgspec import Struct
@@ -16,7 +15,7 @@ from models.llama import Batch, Context, Logits
 from models.transcript import Transcript
 
 _AT_ONCE = 8
-_AHEAD_TOKENS = (2, 24)  # what is decoded of a transcript on a guess: less after a wrong one, more after a right one
+_AHEAD_TOKENS = (2, 64)  # what is decoded of a transcript on a guess: less after a wrong one, more after a right one
 _VALUES_AHEAD = 1  # how many values are guessed in a row: that a field is absent is the least certain of guesses
 
 _NOTHING = np.empty((0, 0), np.float32)
@@ -31,12 +30,20 @@ class Job(Struct, frozen=True):
     transcript: Transcript
 
 
+class _Ahead(Struct, frozen=True):
+    """What is likely written next."""
+
+    guessed: list[int]
+    asked: list[tuple[int, Transcript]]  # where the model has a choice: in front of which guess, and what is written
+    end: Transcript  # with all that is guessed
+
+
 class _Writing:
     """A job that has begun: what is decoded of it, and what is decoded next."""
 
     def __init__(self, number: int, job: Job) -> None:
         self.number, self.job = number, job
-        self.transcript = copy(job.transcript)
+        self.transcript = job.transcript.copy()
         self.decoded = 0  # tokens behind the text
         self.reach = _AHEAD_TOKENS[1]
         self.certain = list(job.label)
@@ -44,11 +51,10 @@ class _Writing:
 
     def look_ahead(self) -> None:
         """Guess what is next; it is asked where there is a choice, and behind the last if that is not the end."""
-        self.guessed, self.asked, is_end = _ahead(self.transcript, self.reach)
-        if not is_end:
-            self.asked.append(len(self.guessed))
+        self.ahead = _ahead(self.transcript, self.reach)
+        asked = self.ahead.asked
         # What stands behind the last question need not be decoded.
-        self.tokens = [*self.certain, *self.guessed][: len(self.certain) + self.asked[-1]] if self.asked else []
+        self.tokens = [*self.certain, *self.ahead.guessed][: len(self.certain) + asked[-1][0]] if asked else []
 
 
 class Scribe:
@@ -103,24 +109,24 @@ class Scribe:
             batch.token[row : row + size] = writing.tokens
             batch.position[row : row + size] = np.arange(position, position + size)
             batch.first[row : row + size] = writing.job.sequence
-            batch.wanted[[row + len(writing.certain) - 1 + place for place in writing.asked]] = 1
+            batch.wanted[[row + len(writing.certain) - 1 + place for place, _ in writing.ahead.asked]] = 1
             row += size
         logits = self._context.decode(batch, 0, row) if row else _NOTHING
         for writing in step:
-            answers, logits = logits[: len(writing.asked)], logits[len(writing.asked) :]
-            self._settle(writing, answers)
+            questions = len(writing.ahead.asked)
+            self._settle(writing, logits[:questions])
+            logits = logits[questions:]
 
     def _settle(self, writing: _Writing, logits: Logits) -> None:
         """Keep what the model agrees with and go on with its own word."""
-        agreed, word = _check(writing.transcript, writing.guessed, writing.asked, logits)
+        guesses = len(writing.ahead.guessed)
+        writing.transcript, agreed, word = _check(writing.ahead, logits)
         before = writing.decoded + len(writing.certain)
         writing.decoded += len(writing.tokens)
         self._roll_back(writing, before + agreed)
         writing.certain = [] if word is None else [word]
         least, most = _AHEAD_TOKENS
-        writing.reach = (
-            min(2 * writing.reach, most) if agreed == len(writing.guessed) else max(writing.reach // 2, least)
-        )
+        writing.reach = min(2 * writing.reach, most) if agreed == guesses else max(writing.reach // 2, least)
         if not writing.transcript.done:
             writing.look_ahead()
 
@@ -130,43 +136,36 @@ class Scribe:
             writing.decoded = decoded
 
 
-def _ahead(transcript: Transcript, reach: int) -> tuple[list[int], list[int], bool]:
-    """Return the tokens that are likely next, at which of them the model has a choice, and whether they are all."""
-    likely = copy(transcript)
+def _ahead(transcript: Transcript, reach: int) -> _Ahead:
+    """Go on as the model likely will."""
+    likely = transcript.copy()
     guessed: list[int] = []
-    asked: list[int] = []
+    asked: list[tuple[int, Transcript]] = []
     values = 0
     while not likely.done and len(guessed) < reach:
         values += likely.at_value
-        if values > _VALUES_AHEAD:
+        if values > _VALUES_AHEAD and not likely.has_precedent:
             break
         token = likely.guess()
         if token is None:
             break
         if len(likely.allowed()) > 1:
-            asked.append(len(guessed))
+            asked.append((len(guessed), likely.copy()))
         guessed.append(token)
         likely.advance(token)
-    return guessed, asked, likely.done
+    if not likely.done:
+        asked.append((len(guessed), likely))
+    return _Ahead(guessed, asked, likely)
 
 
-def _check(
-    transcript: Transcript, guessed: Sequence[int], asked: Sequence[int], logits: Logits
-) -> tuple[int, int | None]:
-    """Write what the model agrees with; return how many of the guessed that is, and its own word where it differs."""
-    rows = iter(logits)
-    for place, token in enumerate(guessed):
-        if place in asked:
-            word = _greedy(transcript, next(rows))
-            if word != token:
-                transcript.advance(word)
-                return place, word
-        transcript.advance(token)
-    if transcript.done:
-        return len(guessed), None
-    word = _greedy(transcript, next(rows))
-    transcript.advance(word)
-    return len(guessed), word
+def _check(ahead: _Ahead, logits: Logits) -> tuple[Transcript, int, int | None]:
+    """Return what the model agrees with, how many guesses that is, and its own word behind them, if there is one."""
+    for (place, transcript), row in zip(ahead.asked, logits, strict=True):
+        word = _greedy(transcript, row)
+        if place == len(ahead.guessed) or word != ahead.guessed[place]:
+            transcript.advance(word)
+            return transcript, place, word
+    return ahead.end, len(ahead.guessed), None
 
 
 def _greedy(transcript: Transcript, logits: Logits) -> int:

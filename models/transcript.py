@@ -5,13 +5,13 @@ token is one whose bytes go on with some place in the event where the value so f
 does not contain can be written. Places and pieces are looked up, never searched for in the vocabulary.
 
 Where there is a choice `guess` says what the model will most likely take, so that a decoder can decode ahead and only
-check: most fields of most events are absent, and a value that began with the first bytes of an address goes on to its
-end. A guess depends on this event alone, never on those before it.
+check: what it wrote for an event of the same form, or else that a field is absent, as most fields of most events are,
+and that a value which began with the first bytes of an address goes on to its end.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol, Self
 
 from msgspec import Struct
@@ -28,6 +28,8 @@ _UNLIKELY_ENDS = b".:!?"
 _SPACES = b" \t\v\f\x00"
 
 Tree = dict[int, "Tree"]
+Precedent = Mapping[str, Sequence[str]]  # the values of each field that is not absent
+_SPELLINGS = 1024  # that are remembered: names and addresses come again
 _LEAF = -1  # no token has this number
 _UNFINISHED = ""  # a value that could not be written to its end; no event holds it, so it is dropped and counted
 
@@ -53,45 +55,60 @@ class FieldProgram:
         self, task: Task, encode: Encode, token_of_piece: Mapping[bytes, int], pieces: Sequence[bytes]
     ) -> None:
         self.fields = task.fields
-        self.encode = encode
+        self._spelled = lru_cache(_SPELLINGS)(encode)
         self.token_of_piece = token_of_piece
         self.pieces = pieces
         self.longest = _longest(token_of_piece)
         self.literals = [encode(field_literal(field)) for field in task.fields]
         self.separator = encode(SEPARATOR)[0]
-        self.absent = tuple(encode(f" {ABSENT}"))
+        self.absent = self.spelling(ABSENT)
         # What ends a field is what the next line begins with.
         self.ends = [literal[0] for literal in self.literals[1:]] + [encode(END)[0]]
         self.trees = [self._tree(field) if field.kind == "choice" else {} for field in task.fields]
 
-    def begin(self, body: str) -> "Transcript":
-        """Return the transcript of an event's fields, nothing of it written."""
-        return Transcript(self, Haystack(body, self))
+    def begin(self, body: str, precedent: Precedent | None = None) -> "Transcript":
+        """Return the transcript of an event's fields, nothing of it written, and likely as in `precedent`."""
+        return Transcript(self, Haystack(body, self), precedent)
+
+    def spelling(self, value: str) -> Sequence[int]:
+        """Return the tokens of a value."""
+        return self._spelled(f" {value}")
 
     def _tree(self, field: Field) -> Tree:
         tree: Tree = {}
         for choice in (*field.choices, ABSENT):
             node = tree
-            for token in self.encode(f" {choice}"):
+            for token in self.spelling(choice):
                 node = node.setdefault(token, {})
             node[_LEAF] = {}
         return tree
 
 
 class Transcript:
-    """The lines of fields behind one label, token by token. `copy.copy` of one goes its own way."""
+    """The lines of fields behind one label, token by token; a `copy` goes its own way."""
 
-    def __init__(self, program: FieldProgram, haystack: "Haystack") -> None:
+    def __init__(self, program: FieldProgram, haystack: "Haystack", precedent: Precedent | None = None) -> None:
         self._program = program
         self._haystack = haystack
+        self._precedent = precedent
         self._field = 0
         self._forced: Sequence[int] = program.literals[0] if program.fields else ()
         self._written: tuple[tuple[str, ...], ...] = ((),)
         self._value = self._begin_value() if program.fields else None
 
+    def copy(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)  # all of it immutable, or never changed
+        return other
+
     @property
     def done(self) -> bool:
         return self._field == len(self._program.fields)
+
+    @property
+    def has_precedent(self) -> bool:
+        """Whether a guess is worth more than that the next field is absent."""
+        return self._precedent is not None
 
     @property
     def at_value(self) -> bool:
@@ -115,7 +132,7 @@ class Transcript:
         if self._forced:
             return self._forced[0]
         token = self._running.guess()
-        return self._program.ends[self._field] if token is None and self._may_end else token
+        return self._likely_end() if token is None and self._may_end else token
 
     def advance(self, token: int) -> None:
         """Write a token that is allowed."""
@@ -158,10 +175,20 @@ class Transcript:
         return self._running.may_end or not self._running.allowed()
 
     def _begin_value(self) -> _Value:
-        field = self._program.fields[self._field]
-        if field.kind == "choice":
-            return _Chosen(self._program, self._program.trees[self._field])
-        return _Copied(self._haystack, first=not self._written[self._field])
+        program, number = self._program, len(self._written[self._field])
+        value = self._likely_value(number)
+        likely = program.spelling(value) if value else program.absent if number == 0 else ()
+        if program.fields[self._field].kind == "choice":
+            return _Chosen(program, program.trees[self._field], likely)
+        return _Copied(self._haystack, likely, first=number == 0)
+
+    def _likely_value(self, number: int) -> str | None:
+        values = (self._precedent or {}).get(self._program.fields[self._field].name, ())
+        return values[number] if number < len(values) else None
+
+    def _likely_end(self) -> int:
+        another = self._likely_value(len(self._written[self._field]) + 1)
+        return self._program.separator if another and self._may_go_on() else self._program.ends[self._field]
 
     def _may_go_on(self) -> bool:
         written = len(self._written[self._field]) + 1
@@ -176,8 +203,8 @@ class Transcript:
 class _Chosen:
     """One of a field's choices."""
 
-    def __init__(self, program: FieldProgram, tree: Tree, written: tuple[int, ...] = ()) -> None:
-        self._program, self._tree, self._written = program, tree, written
+    def __init__(self, program: FieldProgram, tree: Tree, likely: Sequence[int], written: tuple[int, ...] = ()) -> None:
+        self._program, self._tree, self._likely, self._written = program, tree, likely, written
 
     def allowed(self) -> Sequence[int]:
         return [token for token in self._tree if token != _LEAF]
@@ -185,10 +212,11 @@ class _Chosen:
     def guess(self) -> int | None:
         if len(self._tree) == 1 and not self.may_end:
             return next(iter(self._tree))
-        return _next_of(self._program.absent, self._written)
+        token = _next_of(self._likely, self._written)
+        return token if token in self._tree else None
 
     def advanced(self, token: int) -> "_Chosen":
-        return _Chosen(self._program, self._tree[token], (*self._written, token))
+        return _Chosen(self._program, self._tree[token], self._likely, (*self._written, token))
 
     @property
     def begun(self) -> bool:
@@ -222,7 +250,6 @@ class Haystack:
         self._program = program
         self._inside = inside_words(self.bytes)
         self._going_on: dict[tuple[int, int, bytes], list[tuple[int, int]]] = {}
-        self._starts: dict[bool, dict[int, list[Place]]] = {}
 
     def holds(self, value: str, field: Field) -> bool:
         return value in field.choices if field.kind == "choice" else occurs(value, self.body)
@@ -232,13 +259,23 @@ class Haystack:
 
     def starts(self, *, first: bool) -> dict[int, list[Place]]:
         """Return the tokens that a value may start with, and where each may stand; only a first value may be absent."""
-        if first not in self._starts:
-            begins = range(self.absent_at + 1 if first else self.absent_at)
-            places = (Place(at, at, self._limit(at)) for at in begins if self._may_start(at))
-            self._starts[first] = _by_token(
-                (place, self.going_on(place.at, place.limit, b" ")) for place in places if place.limit > place.start
-            )
-        return self._starts[first]
+        return self._starts_or_absent if first else self._later_starts
+
+    @cached_property
+    def _later_starts(self) -> dict[int, list[Place]]:
+        return self._begun_at(range(self.absent_at))
+
+    @cached_property
+    def _starts_or_absent(self) -> dict[int, list[Place]]:
+        absent = self._begun_at(range(self.absent_at, self.absent_at + 1))
+        both = self._later_starts | absent
+        return both | {token: self._later_starts[token] + absent[token] for token in absent.keys() & self._later_starts}
+
+    def _begun_at(self, begins: Iterable[int]) -> dict[int, list[Place]]:
+        places = (Place(at, at, self._limit(at)) for at in begins if self._may_start(at))
+        return _by_token(
+            (place, self.going_on(place.at, place.limit, b" ")) for place in places if place.limit > place.start
+        )
 
     def going_on(self, at: int, limit: int, lead: bytes = b"") -> list[tuple[int, int]]:
         """Return the tokens that stand at a place, each with where it ends; `lead` is put in front of the place."""
@@ -254,11 +291,16 @@ class Haystack:
             ]
         return self._going_on[key]
 
-    def likely_tokens(self, place: Place) -> list[int]:
+    def sure_bytes(self, places: Sequence[Place]) -> int:
+        """Return for how many bytes a value that may stand at any of these places goes on, whichever it is."""
+        first, *others = (self.bytes[place.at : self._inside.find(0, place.at + 1)] for place in places)
+        return len(first) if all(other == first for other in others) else 0
+
+    def likely_tokens(self, place: Place) -> Sequence[int]:
         """Return the tokens of the whole value that most likely starts here."""
         likely = _LIKELY.match(self.bytes, place.start, place.limit)
         text = likely[0].rstrip(_UNLIKELY_ENDS) if likely else b""
-        return self._program.encode(" " + text.decode("utf-8", "replace")) if text else []
+        return self._program.spelling(text.decode("utf-8", "replace")) if text else ()
 
     def _may_start(self, at: int) -> bool:
         return not self._inside[at] and self.bytes[at] not in _SPACES
@@ -278,39 +320,33 @@ class _Copied:
     def __init__(
         self,
         haystack: Haystack,
+        likely: Sequence[int],
         *,
         first: bool,
         places: Sequence[Place] | None = None,  # none: nothing is written yet, not even the space
         written: tuple[int, ...] = (),
-        likely: Sequence[int] | None = None,
     ) -> None:
         self._haystack, self._first = haystack, first
         self._places, self._written, self._likely = places, written, likely
         self.may_end = any(haystack.may_end(place) for place in places or ())
 
     def allowed(self) -> Sequence[int]:
-        return list(self._successors)
+        return list(self._successors) if self._forced is None else [self._forced]
 
     def guess(self) -> int | None:
-        token = self._expected()
+        if self._forced is not None:
+            return self._forced
         # Where the vocabulary cannot spell the event, that may be a token which does not go on from here.
+        token = _next_of(self._spelling, self._written)
         return token if token in self._successors else None
 
-    def _expected(self) -> int | None:
-        if self._first and _begins(self._haystack.absent, self._written):
-            return _next_of(self._haystack.absent, self._written)
-        if not self._places:
-            return None
-        if _begins(self._likely_tokens, self._written):
-            return _next_of(self._likely_tokens, self._written)
-        # Not spelled as expected: the longest piece, up to where the value may end.
-        return None if self.may_end else next(reversed(self._successors), None)
-
     def advanced(self, token: int) -> "_Copied":
-        likely = self._likely_tokens if self._places else None
-        written = (*self._written, token)
         return _Copied(
-            self._haystack, first=self._first, places=self._successors[token], written=written, likely=likely
+            self._haystack,
+            self._spelling,
+            first=self._first,
+            places=self._successors[token],
+            written=(*self._written, token),
         )
 
     @property
@@ -325,12 +361,22 @@ class _Copied:
         return self._haystack.bytes[place.start : place.at].decode("utf-8", "replace")
 
     @cached_property
-    def _likely_tokens(self) -> Sequence[int]:
-        return (
-            self._haystack.likely_tokens(self._places[0])
-            if self._likely is None and self._places
-            else self._likely or ()
-        )
+    def _spelling(self) -> Sequence[int]:
+        """The tokens of what this value most likely is."""
+        if self._places and not _begins(self._likely, self._written):
+            return self._haystack.likely_tokens(self._places[0])
+        return self._likely
+
+    @cached_property
+    def _forced(self) -> int | None:
+        """The next token on the way to a word's end that all places share: how to spell it is no question."""
+        if not self._places or self.may_end:
+            return None
+        last = self._places[0].at + self._haystack.sure_bytes(self._places)
+        # The places behind a token keep the order of those before it.
+        inside = [token for token, places in self._successors.items() if places[0].at <= last]
+        likely = _next_of(self._spelling, self._written)
+        return likely if likely in inside else inside[-1] if inside else None
 
     @cached_property
     def _successors(self) -> dict[int, list[Place]]:

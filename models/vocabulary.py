@@ -100,6 +100,10 @@ class Vocabulary:
         return found
 
     @cached_property
+    def _special_tokens(self) -> frozenset[int]:
+        return frozenset(np.flatnonzero(self._special).tolist())
+
+    @cached_property
     def _special(self) -> npt.NDArray[np.bool_]:
         return np.fromiter(map(self._is_special, range(self.size)), np.bool_, self.size)
 
@@ -115,9 +119,9 @@ class Vocabulary:
 
     def _plain(self, text: bytes, cuts: int) -> list[int]:
         tokens = self._exactly(text)
-        special = self._special[np.array(tokens, np.int32)]
-        if not special.any():
+        if self._special_tokens.isdisjoint(tokens):
             return tokens
+        special = self._special[np.array(tokens, np.int32)]
         ends = np.cumsum([len(self._raw.piece(token, special=True)) for token in tokens]).tolist()
         if not cuts or ends[-1] != len(text):
             return self._by_character(text)

@@ -21,7 +21,7 @@ _AWAY_S = 0.05  # and no longer: a source that sleeps holds up every epoch
 # hour would keep the flow asleep for that hour. So we are always due, and wait by ourselves.
 _LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_AHEAD_ROWS = 64
-_FEW_EVENTS, _LONG_S = 16, 1.0
+_FEW_EVENTS, _LONG_S = 64, 1.0
 
 Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
 
@@ -188,7 +188,7 @@ def next_window(events: int, took_s: float, wanted_s: float, most: int, *, full:
     """
     if took_s > _LONG_S:
         return max(1, events // 2)
-    if events > _FEW_EVENTS and took_s > 4 * wanted_s:
+    if events > _FEW_EVENTS and took_s > 2 * wanted_s:
         return max(_FEW_EVENTS, events // 2)
     return min(2 * events, most) if full and (events < _FEW_EVENTS or took_s < wanted_s) else events
 

@@ -1,7 +1,6 @@
 """The field program: nothing can be written that the event or the task does not hold."""
 
 import random
-from copy import copy
 
 import pytest
 from hypothesis import given, settings
@@ -102,7 +101,7 @@ def test_a_guess_is_always_allowed_and_a_copy_goes_its_own_way(body: str, seed: 
         guess = transcript.guess()
         assert guess is None or guess in transcript.allowed()
         before = list(transcript.allowed())
-        other = copy(transcript)
+        other = transcript.copy()
         written(other, random.Random(seed))
         assert list(transcript.allowed()) == before
         transcript.advance(choose.choice(transcript.allowed()))
@@ -118,6 +117,46 @@ def test_a_value_that_has_begun_is_guessed_to_its_end() -> None:
         transcript.advance(token)
 
     assert b"".join(PIECES[token] for token in guessed).decode() == ".0.2.7\ntechnique:"
+
+
+def test_a_precedent_is_guessed_to_the_end_of_the_transcript_and_forgotten_where_the_model_differs() -> None:
+    fields = {"source": ("192.0.2.7",), "technique": ("T1110",), "observable": ("root", "/etc/passwd")}
+    transcript = PROGRAM.begin(BODY, fields)
+    guessed = transcript.copy()
+    while not guessed.done:
+        token = guessed.guess()
+        assert token is not None
+        guessed.advance(token)
+
+    assert guessed.values() == (fields, 0)
+    for token in encode("\nsource: root\ntechnique: -\nobservable:"):
+        transcript.advance(token)
+    assert transcript.guess() == encode(" root")[0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(alphabet="ab1. -/;", max_size=40), st.text(alphabet="ab1. -/;", max_size=8), st.integers(0, 1000))
+def test_no_precedent_leads_to_a_token_that_is_not_allowed(body: str, value: str, seed: int) -> None:
+    wrong = {"source": (value,), "technique": (value, "T1110"), "observable": (value,) * 5}
+    transcript, choose = PROGRAM.begin(body, wrong), random.Random(seed)
+    while not transcript.done:
+        guess = transcript.guess()
+        assert guess is None or guess in transcript.allowed()
+        transcript.advance(choose.choice([guess or transcript.allowed()[0], choose.choice(transcript.allowed())]))
+
+    assert transcript.values()[1] == 0
+
+
+def test_how_a_word_that_has_begun_goes_on_is_no_question() -> None:
+    transcript = PROGRAM.begin("login of müller from müller")
+    for token in encode("\nsource:") + encode(" m"):
+        transcript.advance(token)
+    forced = []
+    while len(transcript.allowed()) == 1:
+        forced += transcript.allowed()
+        transcript.advance(forced[-1])
+
+    assert b"".join(PIECES[token] for token in forced).decode() == "üller"
 
 
 def test_a_value_is_never_longer_than_the_limit_even_where_the_event_is() -> None:
