@@ -21,7 +21,7 @@ _AWAY_S = 0.05  # and no longer: a source that sleeps holds up every epoch
 # hour would keep the flow asleep for that hour. So we are always due, and wait by ourselves.
 _LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_AHEAD_ROWS = 64
-_FEW_EVENTS, _LONG_S = 64, 1.0
+_FEW_EVENTS, _LONG_S = 32, 1.0
 
 Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
 
