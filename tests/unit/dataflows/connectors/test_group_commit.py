@@ -3,14 +3,15 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from dataflows.connectors.group_commit import SOURCE_MAX_BYTES, Delivery, GroupCommit, Refusal
-from dataflows.connectors.spool import Arrival, Receipt, Spool, SpoolReader
+from dataflows.connectors.spool import NOTHING, Arrival, Notes, Receipt, Spool, SpoolReader
 from tests.real.intake import wait_until
 
 LIMIT = 1 << 20
@@ -53,6 +54,26 @@ def test_a_delivery_is_told_of_only_when_another_process_could_read_it(
     wait_until(lambda: seen, "the callback")
 
     assert seen == [[b"a"]]
+
+
+def test_commits_begin_apart_however_often_something_comes(path: Path) -> None:
+    began: list[float] = []
+
+    class Watched(Spool):
+        def append(self, arrivals: Sequence[Arrival], notes: Notes = NOTHING) -> None:
+            began.append(time.monotonic())
+            super().append(arrivals, notes)
+
+    commit = GroupCommit(Watched(path, LIMIT))
+    commit.start()
+    for n in range(100):
+        commit.offer(delivery(b"%d" % n))
+        time.sleep(0.001)
+    commit.close()
+
+    assert len(began) > 1
+    # Closing waits for nobody.
+    assert all(later - earlier >= 0.0045 for earlier, later in pairwise(began[:-1]))
 
 
 def test_deliveries_of_many_threads_are_all_stored_and_each_threads_in_order(
