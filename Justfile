@@ -46,7 +46,7 @@ format:
 # Run the gateway by ./edge.toml, or by $HEADWATER_CONFIG
 [no-cd, no-exit-message]
 run:
-    PYTHONSAFEPATH=1 python -m bytewax.run edge.gateway
+    PYTHONSAFEPATH=1 exec python -m bytewax.run edge.gateway
 
 # Triage files offline: one JSON verdict per line on standard output
 [no-cd, no-exit-message]
