@@ -51,7 +51,7 @@ run:
 # Triage files offline: one JSON verdict per line on standard output
 [no-cd, no-exit-message]
 classify *arguments:
-    @PYTHONSAFEPATH=1 python -m edge classify "$@"
+    @PYTHONSAFEPATH=1 exec python -m edge classify "$@"
 
 # Measure what the README claims; writes build/bench.json; `--only NAME` for some of it
 [no-exit-message]

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from models.contracts.task import Field, Task
 from models.fields import ABSENT, END, SEPARATOR, VALUE_MAX_BYTES, field_literal, inside_words, occurs
+from models.precedents import Values
 
 Encode = Callable[[str], list[int]]
 _HEAD_BYTES = 3
@@ -28,7 +29,6 @@ _UNLIKELY_ENDS = b".:!?"
 _SPACES = b" \t\v\f\x00"
 
 Tree = dict[int, "Tree"]
-Precedent = Mapping[str, Sequence[str]]  # the values of each field that is not absent
 _SPELLINGS = 1024  # that are remembered: names and addresses come again
 _LEAF = -1  # no token has this number
 _UNFINISHED = ""  # a value that could not be written to its end; no event holds it, so it is dropped and counted
@@ -66,7 +66,7 @@ class FieldProgram:
         self.ends = [literal[0] for literal in self.literals[1:]] + [encode(END)[0]]
         self.trees = [self._tree(field) if field.kind == "choice" else {} for field in task.fields]
 
-    def begin(self, body: str, precedent: Precedent | None = None) -> "Transcript":
+    def begin(self, body: str, precedent: Values | None = None) -> "Transcript":
         """Return the transcript of an event's fields, nothing of it written, and likely as in `precedent`."""
         return Transcript(self, Haystack(body, self), precedent)
 
@@ -87,7 +87,7 @@ class FieldProgram:
 class Transcript:
     """The lines of fields behind one label, token by token; a `copy` goes its own way."""
 
-    def __init__(self, program: FieldProgram, haystack: "Haystack", precedent: Precedent | None = None) -> None:
+    def __init__(self, program: FieldProgram, haystack: "Haystack", precedent: Values | None = None) -> None:
         self._program = program
         self._haystack = haystack
         self._precedent = precedent
@@ -246,7 +246,6 @@ class Haystack:
         self.body = body
         self.bytes = body.encode("utf-8", "replace") + b"\n" + ABSENT.encode()
         self.absent_at = len(self.bytes) - 1
-        self.absent = program.absent
         self._program = program
         self._inside = inside_words(self.bytes)
         self._going_on: dict[tuple[int, int, bytes], list[tuple[int, int]]] = {}

@@ -1,5 +1,6 @@
 """The decoder's short cuts give what the long way gives."""
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from models.contracts.opinion import Opinion
 from models.contracts.release import Calibration, Prompt
 from models.contracts.task import Label
 from models.fields import occurs
-from models.llama import Batch, Context, Model
+from models.llama import Batch, Context, Logits, Model
 from models.opening import open_classifier
 from tests.checks.classifier import LINES, SAME
 from tests.checks.greedy import CLOSE, greedy_fields
@@ -80,6 +81,25 @@ def test_fields_are_the_same_whether_an_event_is_alone_or_among_its_like(decoder
 
     # A random model is undecided everywhere, so the last bits may tip a word over.
     assert sum(same) >= len(LINES) - 2
+
+
+def test_fields_of_an_event_whose_like_came_before_are_written_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    decode = Context.decode
+
+    def counted(context: Context, batch: Batch, begin: int, end: int) -> Logits:
+        steps[-1] += 1
+        return decode(context, batch, begin, end)
+
+    monkeypatch.setattr(Context, "decode", counted)
+    # A random model spells as no tokeniser does, so that nobody could guess it.
+    with closing(open_classifier("soc-triage", threads=1)) as classifier:
+        for address in ("192.0.2.7", "198.51.100.23"):
+            steps.append(0)
+            (opinion,) = classifier.classify([f"sshd: Failed password for root from {address} port 51122 ssh2"])
+            assert opinion.fields["source"] == (address,)
+
+    assert steps[0] > steps[1] == 2  # the text, and all of its fields
 
 
 def test_fields_are_written_for_the_labels_that_have_them_and_no_others(tmp_path: Path) -> None:
