@@ -15,7 +15,7 @@ def test_a_peer_answers_equal_texts_of_a_window_once_and_those_of_another_window
     speeds = measured({"peer": each_once(peer)}, events, rounds=1)
 
     warmed, *rest = given
-    assert warmed == ["a"]
+    assert not set(warmed) & set(events), "what warms a contender up is no event, or it would be its own precedent"
     assert rest == [list(dict.fromkeys(window)) for window in windows(events)]
     assert [len(texts) for texts in rest] == [63, 2]
     assert speeds.events == len(events)
