@@ -58,6 +58,18 @@ classify *arguments:
 bench *arguments:
     python -m bench "$@"
 
+# Measure the quality of the shipped releases; writes build/bench-quality.json
+[no-exit-message]
+bench-quality *arguments:
+    python -m bench.quality "$@"
+
+# Make a release by a recipe: train, convert, compress, calibrate, measure, gate, package (in an environment of its own)
+[no-exit-message]
+quantize recipe="recipes/soc-triage.toml" *arguments:
+    test -x build/training/bin/python || python -m venv build/training
+    build/training/bin/python requirements/install.py training quantize.txt
+    build/training/bin/python -m quantize run "$@"
+
 # Write the figures of build/bench.json into the README
 figures:
     python -m bench.figures

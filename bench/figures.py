@@ -38,6 +38,18 @@ TARGETS = {
     "pipeline_events_per_s": "≥ 100,000",
     "udp_lost": "0",
     "rss_mb": "≤ 150",
+    "triage_macro_f1_gain": "≥ 0.05",
+    "triage_macro_f1": "≥ 0.45",
+    "triage_binary_f1": "≥ 0.65",
+    "triage_ece": "≤ 0.03",
+    "flips_vs_16bit": "≤ 0.01",
+    "intents_accuracy": "≥ 0.93",
+    "injection_flips": "≤ 0.05",
+    "quiet_false_alarms": "≤ 0.05",
+    "foreign_auroc": "≥ 0.95",
+    "source_f1": "≥ 0.95",
+    "quantize_minutes": "≤ 90",
+    "label_events_per_s": "≥ 60",
 }
 
 

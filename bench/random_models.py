@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from models.contracts.release import METADATA_KEY, Release
 from models.contracts.wire import encode
+from models.seal import SEAL_KEY, UNSEALED, seal
 
 _Q4_0 = GGMLQuantizationType.Q4_0
 
@@ -111,7 +112,7 @@ def write_decoder(
             if shape.architecture == "qwen2" and part in ("attn_q", "attn_k", "attn_v"):
                 writer.add_tensor(f"{name}{part}.bias", rng.normal(0, 0.1, rows).astype(np.float32))
     writer.add_tensor("output_norm.weight", np.ones(shape.width, np.float32))
-    _finish(writer)
+    _finish(writer, path)
 
 
 def write_encoder(
@@ -162,7 +163,7 @@ def write_encoder(
         add_norm(name + "layer_output_norm")
     add("cls.output.weight", len(labels), shape.width)
     writer.add_tensor("cls.output.bias", np.zeros(len(labels), np.float32))
-    _finish(writer)
+    _finish(writer, path)
 
 
 def _writer(path: Path, shape: Shape, vocabulary: Vocabulary, release: Release | None) -> GGUFWriter:
@@ -186,6 +187,7 @@ def _writer(path: Path, shape: Shape, vocabulary: Vocabulary, release: Release |
     if vocabulary.chat_template:
         writer.add_chat_template(vocabulary.chat_template)
     if release is not None:
+        writer.add_string(SEAL_KEY, UNSEALED)
         writer.add_string(METADATA_KEY, encode(release).decode())
     return writer
 
@@ -208,8 +210,10 @@ def _add_eight_bit(writer: GGUFWriter, rng: np.random.Generator, name: str, rows
     writer.add_tensor(name, packed.reshape(rows, columns // 32 * 34), raw_dtype=GGMLQuantizationType.Q8_0)
 
 
-def _finish(writer: GGUFWriter) -> None:
+def _finish(writer: GGUFWriter, path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    if any(SEAL_KEY in pairs for pairs in writer.kv_data):
+        seal(path)

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, field
 from dataflows.connectors import cef, rfc5424
 from models.contracts.errors import ConfigError
 from models.contracts.policy import ROUTES, Policy, Route
-from models.contracts.scalars import Count, Name, Number, Port
+from models.contracts.scalars import Count, LabelName, Name, Number, Port
 from models.contracts.wire import decode_toml
 
 Bytes = Annotated[int, Meta(ge=1)]
@@ -117,10 +117,10 @@ class SyslogOutput(_Output, frozen=True, kw_only=True, tag="syslog"):
     host: str = "127.0.0.1"
     port: Port = 6514
     format: Literal["rfc5424", "cef"] = "rfc5424"
-    severity_by_label: dict[Name, Annotated[int, Meta(ge=0, le=7)]] = field(
+    severity_by_label: dict[LabelName, Annotated[int, Meta(ge=0, le=7)]] = field(
         default_factory=lambda: dict(rfc5424.SEVERITIES)
     )  # of the syslog header, in both formats; what is not named is informational
-    cef_severity_by_label: dict[Name, Annotated[int, Meta(ge=0, le=10)]] = field(
+    cef_severity_by_label: dict[LabelName, Annotated[int, Meta(ge=0, le=10)]] = field(
         default_factory=lambda: dict(cef.SEVERITIES)
     )  # what is not named is low
     tls: ClientTls | None = None

@@ -108,8 +108,8 @@ class Model:
 
     @property
     def pools_to_labels(self) -> bool:
-        """Whether it has a classification head that is read through RANK pooling."""
-        return self.metadata(f"{self.architecture}.pooling_type") == str(native.LLAMA_POOLING_TYPE_RANK)
+        """Whether it has a classification head with named outputs, which is read through RANK pooling."""
+        return bool(self.labels)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -359,9 +359,12 @@ class Context:
 
 
 class Encoder:
-    """A thread of computation on a model that reads whole texts and answers with one number per label."""
+    """A thread of computation on a model that reads whole texts and answers with one number per label.
 
-    def __init__(self, model: Model, *, rows: int, sequences: int) -> None:
+    Not `pooled` it answers with a vector per token.
+    """
+
+    def __init__(self, model: Model, *, rows: int, sequences: int, pooled: bool = True) -> None:
         """Open a context for texts of at most `rows` tokens together.
 
         Raises:
@@ -373,11 +376,13 @@ class Encoder:
         parameters.n_threads = parameters.n_threads_batch = 1
         parameters.kv_unified = True
         parameters.embeddings = True
-        parameters.pooling_type = native.LLAMA_POOLING_TYPE_RANK
+        parameters.pooling_type = native.LLAMA_POOLING_TYPE_RANK if pooled else native.LLAMA_POOLING_TYPE_NONE
         parameters.flash_attn_type = int(sequences > 1)
         parameters.no_perf = True
         self.model, self.rows, self.sequences = model, rows, sequences
-        self.outputs = int(native.llama_model_n_cls_out(model.handle))
+        self.pooled = pooled
+        count = native.llama_model_n_cls_out if pooled else native.llama_model_n_embd
+        self.outputs = int(count(model.handle))
         self._lock = threading.Lock()
         self._batch = Batch(rows)
         _said().clear()
@@ -387,7 +392,7 @@ class Encoder:
         model.adopt(self)
 
     def encode(self, texts: Sequence[Sequence[int]]) -> Logits:
-        """Return the head's logits, one row per text.
+        """Return the head's logits, one row per text; or a vector per token of all texts, in order.
 
         Raises:
             UnavailableError: the texts cannot be encoded now.
@@ -408,7 +413,12 @@ class Encoder:
             code = native.llama_encode(self._handle, batch.stretch(0, rows))
             if code:
                 raise UnavailableError(f"{self.model.path}: encode of {rows} tokens failed ({code}): {_last_words()}")
-            return np.stack([self._output(sequence) for sequence in range(len(texts))])
+            if self.pooled:
+                return np.stack([self._output(sequence) for sequence in range(len(texts))])
+            address = native.llama_get_embeddings(self._handle)
+            if not address:
+                raise UnavailableError(f"{self.model.path}: llama.cpp has no vectors: {_last_words()}")
+            return np.ctypeslib.as_array(address, shape=(rows, self.outputs)).copy()
 
     def close(self) -> None:
         with self._lock:
@@ -440,8 +450,13 @@ def _last_words() -> str:
     return " | ".join(_said()) or "it gave no reason"
 
 
-def quantize_file(source: Path, target: Path, kind: Literal["Q4_0", "IQ4_NL", "Q8_0"]) -> None:
+def quantize_file(
+    source: Path, target: Path, kind: str, *, embedding: str | None = None, output: str | None = None
+) -> None:
     """Write a GGUF of 16-bit weights again in fewer bits; a failure may leave half a `target`.
+
+    The types are named as llama.cpp does; `embedding` and `output` are those of the token embedding and the output
+    layer, where they are to differ.
 
     Raises:
         InputError: llama.cpp does not do it.
@@ -449,7 +464,17 @@ def quantize_file(source: Path, target: Path, kind: Literal["Q4_0", "IQ4_NL", "Q
     parameters = native.llama_model_quantize_default_params()
     parameters.ftype = getattr(native, f"LLAMA_FTYPE_MOSTLY_{kind}")
     parameters.nthread = 1
+    if embedding is not None:
+        parameters.token_embedding_type = _tensor_type(embedding)
+    if output is not None:
+        parameters.output_tensor_type = _tensor_type(output)
     _said().clear()
     code = native.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(parameters))
     if code:
         raise InputError(f"{source}: llama.cpp does not quantize it to {kind} ({code}): {_last_words()}")
+
+
+def _tensor_type(kind: str) -> int:
+    """Return the type of one tensor; a mixture is named after the type of most of them."""
+    name = kind.removesuffix("_S").removesuffix("_M") if "_K" in kind else kind
+    return int(getattr(native, f"GGML_TYPE_{name}"))

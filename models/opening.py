@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from models.classifier import Classifier
+from models.contracts.release import Release
 from models.decoder import DecoderClassifier
 from models.encoder import EncoderClassifier
 from models.llama import Model
@@ -29,12 +30,19 @@ def open_classifier(
     model = Model(path)
     with ExitStack() as failed:
         failed.callback(model.close)
-        found = read_release(model, task)
-        threads = threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
-        classifier: Classifier
-        if model.pools_to_labels:
-            classifier = EncoderClassifier(model, found, threads=threads)
-        else:
-            classifier = DecoderClassifier(model, found, threads=threads, context_tokens=context_tokens)
+        classifier = classifier_of(model, read_release(model, task), threads=threads, context_tokens=context_tokens)
         failed.pop_all()
     return classifier
+
+
+def classifier_of(model: Model, release: Release, *, threads: int = 0, context_tokens: int = 1024) -> Classifier:
+    """Return what answers the release's task with the model, which it closes when it is closed.
+
+    Raises:
+        UntrustedError: the model cannot answer the task.
+        ConfigError: the context is too small for it.
+    """
+    threads = threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+    if model.pools_to_labels:
+        return EncoderClassifier(model, release, threads=threads)
+    return DecoderClassifier(model, release, threads=threads, context_tokens=context_tokens)

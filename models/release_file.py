@@ -7,7 +7,9 @@ from models.contracts.errors import ConfigError, InputError, UntrustedError
 from models.contracts.release import METADATA_KEY, Calibration, Prompt, Release
 from models.contracts.task import Task
 from models.contracts.wire import decode_json, decode_toml
+from models.fields import ABSENT
 from models.llama import Model
+from models.seal import check_seal
 
 SHIPPED = Path(__file__).parent / "releases"
 _CHUNK_BYTES = 1 << 20
@@ -65,7 +67,7 @@ def read_release(model: Model, task_file: str = "") -> Release:
     """Return the release that a model carries; one that carries none becomes a release of the task in a file.
 
     Raises:
-        UntrustedError: what it carries is not a release.
+        UntrustedError: what it carries is not a release, or the file was changed after it was made.
         ConfigError: it carries none and there is no task file, or that cannot be read; or it carries one and there is.
     """
     text = model.metadata(METADATA_KEY)
@@ -80,6 +82,7 @@ def read_release(model: Model, task_file: str = "") -> Release:
         except InputError as error:
             raise UntrustedError(f"{error}; refused it") from error
         check_release(release, model.path)
+        check_seal(model.path)
         return release
     if not task_file:
         raise ConfigError(
@@ -104,6 +107,7 @@ def check_release(release: Release, path: Path) -> None:
     wrong = _calibration_faults(release.calibration, len(labels))
     wrong += [f"golden event for `{golden.label}`" for golden in release.golden if golden.label not in labels]
     wrong += [f"threshold for `{label}`" for label in release.policy.accept_at_by_label if label not in labels]
+    wrong += _roles_faults(release)
     if wrong:
         raise UntrustedError(
             f"{path}: release {release.title} with labels {list(labels)}: {'; '.join(wrong)}; refused it"
@@ -117,3 +121,15 @@ def _calibration_faults(calibration: Calibration, labels: int) -> list[str]:
     if len(calibration.bias) not in (0, labels):
         faults.append(f"{len(calibration.bias)} calibration biases for {labels} labels")
     return faults
+
+
+def _roles_faults(release: Release) -> list[str]:
+    if release.roles is None:
+        return []
+    copied = [field.name for field in release.task.fields if field.kind == "copied"]
+    names = list(release.roles.names)
+    if names[:1] != [ABSENT] or not set(names[1:]) <= set(copied) or len(set(names)) != len(names):
+        return [f"a layer for the fields {names}, `{ABSENT}` and some of {copied} wanted"]
+    if not release.roles.weights or len(release.roles.weights) % (4 * len(names)):
+        return [f"a layer for the fields of {len(release.roles.weights)} bytes for {len(names)} names"]
+    return []

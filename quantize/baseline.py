@@ -10,11 +10,19 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from quantize.expand import Example
 
+_FEW = 1_000  # of so few, none is to be left out for being seldom
+
 
 def train_baseline(examples: Sequence[Example], names: Sequence[str]) -> Pipeline:
     """Fit what a good user would try first; its classes are the indices of `names`."""
     pipeline = make_pipeline(
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, max_features=200_000, sublinear_tf=True),
+        TfidfVectorizer(
+            analyzer="char_wb",
+            ngram_range=(2, 5),
+            min_df=3 if len(examples) > _FEW else 1,
+            max_features=200_000,
+            sublinear_tf=True,
+        ),
         LogisticRegression(C=8.0, max_iter=300),
     )
     return pipeline.fit([example.body for example in examples], [names.index(example.label) for example in examples])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
 
 from models.contracts.policy import NEVER, Policy
 from models.contracts.release import Calibration
@@ -13,6 +14,8 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+_FOLDS = 5
+_FEWEST_WITNESSES = 50  # for more than a temperature
 _ROUNDS = 100
 _CLOSE = 1e-9
 _RIDGE = 1e-2  # keeps a bias finite where a label is never, or always, right
@@ -22,26 +25,46 @@ _TESTED_HUNDREDTHS = range(98, 33, -1)  # with its margin the highest is still b
 _MASS_QUANTILE = 0.001
 
 
-def fit(log_probabilities: Floats, labels: Labels) -> Calibration:
-    """Return the temperature and the biases of least negative log-likelihood.
+def fit_by_folds(log_probabilities: Floats, labels: Labels, witnesses: Labels) -> Calibration:
+    """Return a temperature, with biases only where they help witnesses that they were not fitted on.
+
+    A bias per label is soon fitted to chance: with 77 labels and a few events of each it makes things worse.
+    """
+    if len(np.unique(witnesses)) < _FEWEST_WITNESSES:
+        return fit(log_probabilities, labels, biases=False)
+    parts = list(GroupKFold(_FOLDS).split(log_probabilities, groups=witnesses))
+
+    def loss_left_out(*, biases: bool) -> float:
+        said = np.zeros_like(log_probabilities)
+        for learnt, asked in parts:
+            fitted = fit(log_probabilities[learnt], labels[learnt], biases=biases)
+            said[asked] = apply(fitted, log_probabilities[asked])
+        return float(-np.log(said[np.arange(len(labels)), labels] + _CLOSE).mean())
+
+    return fit(log_probabilities, labels, biases=loss_left_out(biases=True) < loss_left_out(biases=False))
+
+
+def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Calibration:
+    """Return the temperature, and with `biases` one bias per label, of least negative log-likelihood.
 
     The loss is convex in the inverse temperature and the biases, so a few Newton steps find it.
     """
     events, kinds = log_probabilities.shape
     # One feature for the shared slope, one per label but the last, whose bias is 0: only differences count.
-    features = np.zeros((events, kinds, kinds))
+    free = kinds if biases else 1
+    features = np.zeros((events, kinds, free))
     features[:, :, 0] = log_probabilities
-    for kind in range(kinds - 1):
+    for kind in range(free - 1):
         features[:, kind, kind + 1] = 1.0
-    ridge = np.diag([0.0, *[_RIDGE] * (kinds - 1)])
-    weights = np.eye(kinds)[0]  # slope 1, no bias: as the model said it
+    ridge = np.diag([0.0, *[_RIDGE] * (free - 1)])
+    weights = np.eye(free)[0]  # slope 1, no bias: as the model said it
     loss = _loss(features, weights, labels, ridge)
     for _ in range(_ROUNDS):
         said = softmax(features @ weights)
         mean = np.einsum("nkm,nk->nm", features, said)
         slope = (mean - features[np.arange(events), labels]).sum(axis=0) + ridge @ weights
         curve = np.einsum("nkm,nk,nkl->ml", features, said, features, optimize=True) - mean.T @ mean + ridge
-        move = np.linalg.solve(curve + 1e-9 * np.eye(kinds), slope)
+        move = np.linalg.solve(curve + 1e-9 * np.eye(free), slope)
         # Far from the minimum a whole step overshoots: halve it until it helps.
         while (nearer := _loss(features, weights - move, labels, ridge)) > loss and np.abs(move).max() > _CLOSE:
             move = move / 2
@@ -49,7 +72,7 @@ def fit(log_probabilities: Floats, labels: Labels) -> Calibration:
             break
         weights, loss = weights - move, nearer
     inverse = max(float(weights[0]), 1e-3)
-    bias = (*(round(float(one), 6) for one in weights[1:]), 0.0)
+    bias = (*(round(float(one), 6) for one in weights[1:]), 0.0) if biases else ()
     return Calibration(temperature=round(1 / inverse, 6), bias=bias)
 
 

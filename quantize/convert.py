@@ -1,62 +1,56 @@
-"""Weights and vocabulary to a 16-bit GGUF, written directly: no converter knows a vocabulary of our own."""
+"""A Hugging Face checkpoint to a 16-bit GGUF, by llama.cpp's own converter; and a check that it says the same.
 
-import json
+The converter comes with the source of llama-cpp-python that `./just setup` fetched by its hash and compiled, so that
+what writes a file and what reads it are of one version.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import gguf
-import numpy as np
-from tokenizers import Tokenizer
+from models.contracts.errors import ConfigError, InputError
 
-from models.contracts.errors import InputError
-from quantize.network import Llama
-from quantize.vocabulary import END_OF_TEXT
+ROOT = Path(__file__).parent.parent
+_LAST_WORDS = 4  # lines
+_TIMEOUT_S = 3_600.0
 
 
-def write_gguf(network: Llama, tokenizer: Tokenizer, name: str, path: Path) -> None:
-    """Write `network` as 16-bit floats; norms stay 32-bit, as llama.cpp wants them.
+def llama_cpp_source() -> Path:
+    """Return the folder of llama.cpp's source.
 
     Raises:
-        InputError: the vocabulary does not fit the network.
+        ConfigError: it is not there, with what to do.
     """
-    shape = network.shape
-    words, merges = _vocabulary(tokenizer)
-    if len(words) != shape.vocabulary:
-        raise InputError(f"{name}: a vocabulary of {len(words)}, a network for {shape.vocabulary}; nothing written")
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name(name)
-    writer.add_license("Apache-2.0")
-    writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.inner)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.heads)
-    writer.add_layer_norm_rms_eps(shape.norm_epsilon)
-    writer.add_rope_freq_base(shape.rope_base)
-    writer.add_rope_dimension_count(shape.head_width)
-    writer.add_vocab_size(shape.vocabulary)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")  # ByteLevel's regular expression, under the name that llama.cpp has for it
-    writer.add_token_list(words)
-    writer.add_token_types([gguf.TokenType.NORMAL] * (len(words) - 1) + [gguf.TokenType.CONTROL])
-    writer.add_token_merges(merges)
-    writer.add_bos_token_id(len(words) - 1)
-    writer.add_eos_token_id(len(words) - 1)
-    writer.add_add_bos_token(False)
-    for key, weight in network.state_dict().items():
-        kind = np.float32 if weight.ndim == 1 else np.float16
-        writer.add_tensor(key, weight.detach().numpy().astype(kind))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    folder = ROOT / "build" / f"llama-cpp-{version('llama-cpp-python')}" / "source" / "vendor" / "llama.cpp"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not there; `./just setup` puts it there")
+    return folder
 
 
-def _vocabulary(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
-    """Return the words by id, the control token last, and the merges."""
-    model = json.loads(tokenizer.to_str())["model"]
-    by_id = sorted(model["vocab"].items(), key=lambda entry: entry[1])
-    words = [word for word, _ in by_id] + [END_OF_TEXT]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    return words, merges
+def convert(checkpoint: Path, target: Path) -> None:
+    """Write `checkpoint` as a 16-bit GGUF; `target` appears whole or not at all.
+
+    Raises:
+        InputError: llama.cpp does not know the architecture, or the folder is incomplete.
+    """
+    unfinished = target.with_name(target.name + ".unfinished")
+    command = [sys.executable, "-m", "quantize.llama_convert", str(llama_cpp_source()), str(checkpoint.absolute())]
+    try:
+        done = subprocess.run(
+            [*command, str(unfinished.absolute())],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
+        )  # fmt: skip
+        if done.returncode or not unfinished.is_file():
+            said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+            raise InputError(f"{checkpoint}: llama.cpp does not convert it: {_reason(said)}")
+        unfinished.rename(target)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{checkpoint}: the conversion took more than {_TIMEOUT_S:g} s; stopped it") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _reason(said: Sequence[str]) -> str:
+    return " | ".join(line.strip()[:200] for line in said[-_LAST_WORDS:]) or "it gave no reason"

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from models.contracts.errors import InputError
 from quantize.product_groups import product_groups
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parent / "corpora" / "soc-triage"
 
 Fold = Literal["train", "calibration", "test"]
 FOLDS: tuple[Fold, ...] = ("train", "calibration", "test")
@@ -70,15 +70,18 @@ def folds_of(products: Iterable[str]) -> dict[str, Fold]:
     """Return the fold of every product: 20 % of the groups for the test, 13 % for calibration, the rest to learn from.
 
     Products that are one product, or of one vendor, share a fold. They have to be handed in together: a name may join
-    two others.
+    two others. A name of several products that are in different folds is in none, and missing here.
     """
-    return {product: _fold_of_group(group) for product, group in product_groups(products).items()}
+    folds = {
+        product: {_fold_of_group(group) for group in groups} for product, groups in product_groups(products).items()
+    }
+    return {product: fold for product, (fold, *others) in folds.items() if not others}
 
 
 def in_fold(types: Sequence[EventType], fold: Fold) -> list[EventType]:
     """Return those of `types`, which are the whole corpus, that are in the fold."""
     folds = folds_of(kind.product for kind in types)
-    return [kind for kind in types if folds[kind.product] == fold]
+    return [kind for kind in types if folds.get(kind.product) == fold]
 
 
 def _fold_of_group(group: str) -> Fold:
@@ -114,10 +117,11 @@ def without_look_alikes(held_out: Sequence[EventType], learnt: Sequence[EventTyp
 
 def _phrases(template: str) -> frozenset[tuple[str, ...]]:
     """Return every three words in a row, placeholders and figures left out."""
-    words = re.findall(r"[A-Za-z]+", re.sub(r"\{[a-z0-9_]+\}|\d+", " ", template))
+    words = re.findall(r"[A-Za-z]+", re.sub(r"\{[a-z0-9_]+\}|\d+", " ", _FIRST_OF.sub(r"\1", template)))
     return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
+_FIRST_OF = re.compile(r"\[\[([^\[\]|]*)\|[^\[\]]*\]\]")
 _ALIKE = 0.5  # of the phrases that either has
 _TEST_SHARE = 0.20
 _CALIBRATION_SHARE = 0.13

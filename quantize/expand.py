@@ -1,4 +1,4 @@
-"""Event types to examples: placeholders filled, an envelope around the event, fields that occur in the text."""
+"""Event types to examples: alternatives chosen, placeholders filled, an envelope around it, fields that occur in it."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,8 @@ from quantize.event_types import EventType
 from quantize.values import Values
 
 _PLACEHOLDER = re.compile(r"\{(" + "|".join(sorted(Values(Random(0)).names, key=len, reverse=True)) + r")\}")  # noqa: S311 - no secret
+
+_ALTERNATIVES = re.compile(r"\[\[([^\[\]]*\|[^\[\]]*)\]\]")
 
 # Within one event these mostly mean one and the same thing wherever they stand; the others are drawn afresh.
 _SAME_THING = frozenset((
@@ -79,6 +81,7 @@ def example_of(line: Line, task: Task, change: Callable[[str], str] = str) -> Ex
 def _line(kind: EventType, template: str, chance: Random) -> Line:
     values = Values(chance)
     first: dict[str, str] = {}
+    template = _ALTERNATIVES.sub(lambda match: chance.choice(match[1].split("|")), template)
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]

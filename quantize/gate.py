@@ -1,33 +1,50 @@
-"""A release's figures against their bounds: every reason to hold it back, or none. Pure."""
+"""A release's figures against a recipe's limits: every reason to hold it back, or none. Pure."""
 
 import math
 
-from msgspec import Struct
+from quantize.figures import Figures
+from quantize.recipe import Compression, Gate
 
-MAX_CALIBRATION_ERROR = 0.03  # after quantization
-MAX_LABEL_FLIPS = 0.01  # of the labels
-MAX_ERROR = 0.10  # among the accepted verdicts of one label; six hundred templates cannot show much less
-_DEVIATIONS = 2  # of sampling error above `MAX_ERROR`: what a sound release shows by chance
-
-
-class Outcome(Struct, frozen=True):
-    """What a release did on events that were held out."""
-
-    calibration_error: float  # root mean square, less what chance adds
-    label_flips: float  # share of the labels that differ from the 16-bit model's
-    accepted: float  # share of the events
-    error_among_accepted: float
-    witnesses: int  # accepted events that are no near copies of one another
+_DEVIATIONS = 2  # of sampling error above `max_error_among_accepted`: what a sound release shows by chance
+_NO_LIMITS = Compression(max_megabytes=float("inf"))
+N_GRAMS = "character n-grams, logistic regression"
 
 
-def reasons_to_block(outcome: Outcome) -> tuple[str, ...]:
-    """Return what misses its bound, a sentence each."""
-    sampling_error = math.sqrt(MAX_ERROR * (1 - MAX_ERROR) / max(1, outcome.witnesses))
-    bounds = (
-        ("calibration error", outcome.calibration_error, MAX_CALIBRATION_ERROR),
-        ("labels that differ from the 16-bit model's", outcome.label_flips, MAX_LABEL_FLIPS),
-        ("wrong among the accepted", outcome.error_among_accepted, MAX_ERROR + _DEVIATIONS * sampling_error),
+def reasons_to_block(figures: Figures, gate: Gate, limits: Compression = _NO_LIMITS) -> tuple[str, ...]:
+    """Return what misses its limit, a sentence each; a limit for what was not measured is missed."""
+    limit = gate.max_error_among_accepted
+    sampling_error = math.sqrt(limit * (1 - limit) / max(1, figures.accepted_witnesses))
+    peer = figures.peer(N_GRAMS)
+    gain = None if peer is None else figures.macro_f1.value - peer.macro_f1
+    injections = None if figures.injections is None else figures.injections.flips
+    quiet = None if figures.quiet_false_alarms is None else figures.quiet_false_alarms.value
+    at_most = (
+        ("calibration error", figures.calibration_error, gate.max_calibration_error),
+        ("labels that differ from the 16-bit model's", figures.label_flips, gate.max_label_flips),
+        ("wrong among the accepted", figures.error_among_accepted, limit + _DEVIATIONS * sampling_error),
+        ("events that an injected text made milder", injections, gate.max_injection_flips),
+        ("false alarms on plain operation", quiet, gate.max_quiet_false_alarms),
+        ("megabytes", figures.megabytes, limits.max_megabytes),
     )
-    return tuple(
-        f"{what}: found {found:.4f}, wanted at most {most:.4f}" for what, found, most in bounds if found > most
+    at_least = (
+        ("accuracy", figures.accuracy.value, gate.min_accuracy),
+        ("macro-F1", figures.macro_f1.value, gate.min_macro_f1),
+        ("macro-F1 above the n-grams'", gain, gate.min_gain_over_n_grams),
+        ("AUROC of the label mass against foreign text", figures.foreign_auroc, gate.min_foreign_auroc),
+        ("events a second on one thread", figures.events_per_s, limits.min_events_per_s),
     )
+    reasons = [
+        f"{what}: {_found(found)}, wanted at most {most:.4f}"
+        for what, found, most in at_most
+        if most is not None and (found is None or found > most)
+    ]
+    reasons += [
+        f"{what}: {_found(found)}, wanted at least {least:.4f}"
+        for what, found, least in at_least
+        if least is not None and (found is None or found < least)
+    ]
+    return tuple(reasons)
+
+
+def _found(figure: float | None) -> str:
+    return "not measured" if figure is None else f"found {figure:.4f}"

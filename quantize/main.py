@@ -1,4 +1,4 @@
-"""Command line: train the default release, or write the sample."""
+"""Command line: from a recipe to a release, and what people do with labelled events and releases."""
 
 import logging
 import sys
@@ -6,75 +6,84 @@ from pathlib import Path
 
 import click
 import structlog
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from quantize.event_types import read_event_types
-from quantize.sample import sample_lines
+from quantize.compare import compare_command
+from quantize.label import label_command
+from quantize.measure_command import measure_command
+from quantize.terminal import INTERRUPTED, Sentences
+
+ROOT = Path(__file__).parent.parent
+_BLOCKED = 1
 
 
 @click.group()
 def cli() -> None:
-    """Make the default release and the sample from the corpus."""
-    # llama.cpp says a lot at debug.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    """Make, measure and compare releases.
+
+    \b
+    Examples:
+      python -m quantize run recipes/soc-triage.toml
+      python -m quantize measure soc-triage --events labelled.jsonl
+      python -m quantize compare soc-triage build/releases/soc-triage-4.gguf --events labelled.jsonl
+      python -m quantize label events.log --release soc-triage
+    """
+    # llama.cpp says a lot at debug, and standard output is for results.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@cli.command(cls=Sentences)
+@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=ROOT / "build", help="Default: build/ here."
+)
+@click.option("--allow-blocked", is_flag=True, help="Exit with 0 although the release misses a limit.")
+def run(recipe: Path, out: Path, allow_blocked: bool) -> None:  # noqa: FBT001 - click's
+    """Train, convert, compress, calibrate, measure, gate and package the release of RECIPE.
+
+    Each step is done once for the same inputs; what was interrupted goes on where it stopped. Paths in a recipe are
+    relative to the checkout, or absolute. Leaves OUT/releases/NAME-NUMBER.gguf, and beside it its card (.md), report
+    (.html) and figures (.json). Exit code 1: it misses a limit, each of which is named; 2: something is wrong with the
+    recipe or what it names.
+
+    \b
+    Examples:
+      python -m quantize run recipes/soc-triage.toml
+      python -m quantize run mine.toml --out /data/build
+    """
+    from quantize.progress import Progress  # noqa: PLC0415 - `--help` is quick
+    from quantize.recipe import read_recipe  # noqa: PLC0415
+    from quantize.run import run as make  # noqa: PLC0415
+
+    try:
+        with Progress() as progress:
+            finished = make(read_recipe(recipe), ROOT, out.absolute(), progress)
+    except KeyboardInterrupt:
+        click.echo("quantize: interrupted; the same command goes on from here", err=True)
+        sys.exit(INTERRUPTED)
+    click.echo(f"release: {finished.path}")
+    click.echo(f"card:    {finished.path.with_suffix('.md')}")
+    click.echo(f"report:  {finished.path.with_suffix('.html')}")
+    for reason in finished.blocked:
+        click.echo(f"blocked: {reason}", err=True)
+    if finished.blocked and not allow_blocked:
+        sys.exit(_BLOCKED)
+
+
+cli.add_command(measure_command, "measure")
+cli.add_command(compare_command, "compare")
+cli.add_command(label_command, "label")
 
 
 @cli.command()
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="edge/sample.log", show_default=True)
 def sample(out: Path) -> None:
     """Write the sample lines that `./just demo` sends."""
+    from quantize.event_types import read_event_types  # noqa: PLC0415
+    from quantize.sample import sample_lines  # noqa: PLC0415
+
     lines = sample_lines(read_event_types())
     out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     click.echo(f"{out}: {len(lines)} lines, {out.stat().st_size} bytes")
-
-
-@cli.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for what is made.")
-@click.option("--number", type=click.IntRange(min=1), default=1, show_default=True, help="The release's number.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Fewer make a rough model sooner.")
-@click.option(
-    "--measure-only",
-    is_flag=True,
-    help="Train nothing: quantize, calibrate and measure what lies in --out, trained with as many --epochs.",
-)
-@click.option("--allow-blocked", is_flag=True, help="Exit with 0 although the release misses a bound.")
-def train_default(out: Path, number: int, epochs: int | None, measure_only: bool, allow_blocked: bool) -> None:  # noqa: FBT001 - click's
-    """Train, quantize, calibrate, measure and package `soc-triage`.
-
-    A release that misses a bound (quantize/gate.py) is written with the reasons in its card and its metadata, and the
-    exit code is 1.
-
-    \b
-    Examples:
-      python -m quantize train-default --out build/soc-triage --number 2 --epochs 16
-      python -m quantize train-default --out build/rough --epochs 1 --allow-blocked
-    """
-    # Training needs torch, which the sample does not.
-    import torch  # noqa: PLC0415
-
-    from quantize import train  # noqa: PLC0415
-    from quantize.default_release import finish_default, train_release  # noqa: PLC0415
-
-    torch.set_num_threads(1)  # more threads add in another order: the same weights need the same number
-    out.mkdir(parents=True, exist_ok=True)
-    plan = train.Plan(epochs=epochs) if epochs else train.Plan()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    if not measure_only:
-        with Progress(*columns) as bar:
-            shown = bar.add_task("training")
-
-            def report(at: train.Progress) -> None:
-                bar.update(
-                    shown,
-                    total=at.steps,
-                    completed=at.step,
-                    description=f"training: step {at.step}/{at.steps}, label loss {at.label_loss:.2f}",
-                )
-
-            train_release(out, plan, report)
-    finished = finish_default(out, number, plan, click.echo)
-    click.echo(f"release: {finished.path}")
-    for reason in finished.blocked:
-        click.echo(f"blocked: {reason}", err=True)
-    if finished.blocked and not allow_blocked:
-        sys.exit(1)

@@ -7,14 +7,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def product_groups(products: Iterable[str]) -> dict[str, str]:
-    """Return the name of every product's group.
+def product_groups(products: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the names of every product's groups, which is one but for a name of several products (`nginx / Apache`).
 
-    `Apache Solr` and `Solr` are one product, `Fortinet FortiGate` and `Fortinet FortiWeb` write alike, and
-    `Tanium / osquery` is both. Joining too many costs a little balance; joining too few costs the test its meaning:
-    a word joins unless `product_words.toml` lists it as one that says little.
+    `Fortinet FortiGate` and `Fortinet FortiWeb` write alike: names that begin with one word are of one vendor.
+    `Apache Solr` and `Solr` are one product: so are names of which one begins with a word that stands behind one other
+    first word only; behind several it says what a thing is, as `scanner` does. `product_words.toml` lists words that
+    say little, and vendors by other names. A name of several products joins none of them: one such name is no reason
+    to hold out two vendors together.
     """
-    words = {product: telling_words(product) for product in sorted(set(products))}
+    parts = {product: _parts_of(product) for product in sorted(set(products))}
+    words = {
+        part: telling_words(part) for part in sorted({part for all_of_one in parts.values() for part in all_of_one})
+    }
+    behind: dict[str, set[str]] = {}
+    for first, *others in words.values():
+        for other in others:
+            behind.setdefault(other, set()).add(first)
+    alone = {first for first, *_ in words.values()}
+    words = {
+        part: (first, *(other for other in others if other in alone and len(behind[other] - {other}) == 1))
+        for part, (first, *others) in words.items()
+    }
     leader = {word: word for all_of_one in words.values() for word in all_of_one}
 
     def led_by(word: str) -> str:
@@ -31,7 +45,10 @@ def product_groups(products: Iterable[str]) -> dict[str, str]:
     name: dict[str, str] = {}
     for word in sorted(leader, key=lambda word: (-held[word], -begun[word], word)):
         name.setdefault(led_by(word), word)
-    return {product: name[led_by(all_of_one[0])] for product, all_of_one in words.items()}
+    return {
+        product: tuple(sorted({name[led_by(words[part][0])] for part in all_of_one}))
+        for product, all_of_one in parts.items()
+    }
 
 
 def telling_words(product: str) -> tuple[str, ...]:
@@ -41,6 +58,15 @@ def telling_words(product: str) -> tuple[str, ...]:
     telling = [word for word in words if word not in _SAY_LITTLE] or [name]
     return tuple(_VENDOR.get(word, word) for word in telling)
 
+
+def _parts_of(product: str) -> tuple[str, ...]:
+    """Return the products that a name joins; what stands in brackets explains one."""
+    named = _BRACKETS.sub("", product).strip() or product
+    return tuple(part.strip() for part in _JOINTS.split(named) if part.strip()) or (product,)
+
+
+_BRACKETS = re.compile(r"\([^)]*\)")
+_JOINTS = re.compile(r"\s*/\s*|\s+and\s+|\s*,\s*|\s*\+\s+")
 
 _LISTS = tomllib.loads(Path(__file__).with_name("product_words.toml").read_text(encoding="utf-8"))
 _SAY_LITTLE = frozenset(_LISTS["say_little"].split())

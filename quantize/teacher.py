@@ -27,7 +27,7 @@ def second_opinions(types: Sequence[EventType], task: Task) -> list[tuple[float,
     examples = [example_of(line, task) for line in expand(types, copies=_DRAWS, seed=_SEED)]
     groups = product_groups(example.product for example in examples)
     said = np.zeros((len(examples), len(task.label_names)))
-    parts = GroupKFold(_PARTS).split(examples, groups=[groups[example.product] for example in examples])
+    parts = GroupKFold(_PARTS).split(examples, groups=[groups[example.product][0] for example in examples])
     for learnt, asked in parts:
         peer = train_baseline([examples[at] for at in learnt], task.label_names)
         said[asked] = peer.predict_proba([examples[at].body for at in asked])

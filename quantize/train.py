@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from random import Random
 
 import torch
@@ -73,29 +74,40 @@ def train(
     taught: Sequence[Sequence[float]],
     plan: Plan,
     report: Callable[[Progress], None],
-    keep: Callable[[Llama], None],
+    state: Path,
 ) -> Llama:
     """Train from a bag of words on; the same arguments on the same machine give the same weights.
 
-    `taught` is the second opinion on every template of `types`. `report` is told about every step, `keep` is given
-    the network after every epoch.
+    `taught` is the second opinion on every template of `types`. `report` is told about every step. After every epoch
+    `state` is written; a run that finds it goes on from there.
     """
     torch.manual_seed(plan.seed)
     network = Llama(shape, plan.dropout)
     guesses = torch.nn.Linear(shape.width, len(task.labels), bias=False)
     optimiser = _optimiser([*network.parameters(), *guesses.parameters()], plan)
-    chance = Random(plan.seed)  # noqa: S311 - wanted: the same for the same seed
     label_ids = [ids(tokenizer, f" {name}")[0] for name in task.label_names]
-    ready = [example for epoch in range(plan.warm_epochs) for example in epoch_examples(types, task, plan, -1 - epoch)]
-    warm_start(
-        network,
-        guesses,
-        [encode(tokenizer, task, prompt, example, plan.short_event_tokens) for example in ready],
-        label_ids,
-        twins(tokenizer),
-    )
+    done = 0
+    if state.is_file():
+        kept = torch.load(state, weights_only=True)
+        network.load_state_dict(kept["network"])
+        guesses.load_state_dict(kept["guesses"])
+        optimiser.load_state_dict(kept["optimiser"])
+        done = kept["epochs"]
+    else:
+        drawn = range(plan.warm_epochs)
+        ready = [example for epoch in drawn for example in epoch_examples(types, task, plan, -1 - epoch)]
+        warm_start(
+            network,
+            guesses,
+            [encode(tokenizer, task, prompt, example, plan.short_event_tokens) for example in ready],
+            label_ids,
+            twins(tokenizer),
+        )
     step, steps = 0, 0
     for epoch in range(plan.epochs):
+        # Seeded anew, so that an interrupted run ends with the same weights as one that was not.
+        chance = Random(f"{plan.seed}/{epoch}")  # noqa: S311 - wanted: the same for the same seed
+        torch.manual_seed(1_000 * plan.seed + epoch)
         encoded = [
             replace(encode(tokenizer, task, prompt, example, _cut(plan, chance)), taught=opinion)
             for example, opinion in zip(epoch_examples(types, task, plan, epoch), taught, strict=True)
@@ -103,6 +115,9 @@ def train(
         batches = list(_batches(encoded, plan.batch_tokens, chance))
         # Lengths differ a little between epochs: the schedule follows this epoch's estimate of the whole.
         steps = step + len(batches) * (plan.epochs - epoch)
+        if epoch < done:
+            step += len(batches)
+            continue
         for batch in batches:
             rate = _rate(step / steps, plan)
             for group in optimiser.param_groups:
@@ -115,9 +130,17 @@ def train(
             optimiser.step()
             step += 1
             report(Progress(step, steps, *(loss.item() for loss in losses)))
-        keep(network)
+        parts = {"network": network.state_dict(), "guesses": guesses.state_dict(), "optimiser": optimiser.state_dict()}
+        keep_state({**parts, "epochs": epoch + 1}, state)
     network.eval()
     return network
+
+
+def keep_state(state: dict[str, object], path: Path) -> None:
+    """Write the state so that it is there whole, or the one before it."""
+    unfinished = path.with_suffix(".unfinished")
+    torch.save(state, unfinished)
+    unfinished.replace(path)
 
 
 def _cut(plan: Plan, chance: Random) -> int:

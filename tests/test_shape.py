@@ -23,7 +23,7 @@ JUNK_DRAWERS = {"base", "common", "helper", "helpers", "manager", "misc", "share
 # A library's shape stops at its owner: nobody else imports it.
 OWNERS = {
     "llama_cpp": ("models/llama.py", "quantize/*", "bench/*"),
-    "jinja2": ("models/prompt.py",),
+    "jinja2": ("models/prompt.py", "quantize/pages.py"),
     "paho": ("dataflows/connectors/mqtt*.py", "bench/*"),
     "sqlite3": ("dataflows/connectors/*.py",),
     "prometheus_client": ("edge/operations.py",),

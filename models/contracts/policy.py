@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from msgspec import Struct, field
 
-from models.contracts.scalars import Name, Number, Probability
+from models.contracts.scalars import LabelName, Number, Probability
 
 Route = Literal["accepted", "escalated", "review", "unsure"]
 ROUTES: tuple[Route, ...] = ("accepted", "escalated", "review", "unsure")
@@ -22,7 +22,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
     number: Number = 1
     accept_at: Probability = 0.8
-    accept_at_by_label: dict[Name, Probability] = field(default_factory=dict)  # overrides `accept_at`
+    accept_at_by_label: dict[LabelName, Probability] = field(default_factory=dict)  # overrides `accept_at`
     mass_floor: Probability = 0.0  # below this label mass nothing is accepted, however confident
     doubtful: Literal["escalated", "review", "unsure"] = "review"  # where what is not accepted goes
 

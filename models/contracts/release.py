@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from models.contracts.policy import Policy
-from models.contracts.scalars import Name, Number
+from models.contracts.scalars import LabelName, Name, Number
 from models.contracts.task import Task
 
 METADATA_KEY = "headwater.release"
@@ -23,19 +23,32 @@ class Prompt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What stands around the event.
 
     `chat` renders the model's own chat template. `plain` is the literal text before and after the event, for a model
-    that was trained on just that. `encoder` has nothing around the event.
+    that was trained on just that. `encoder` has nothing around the event; with `wording` it reads the event's words
+    (`models/wording.py`), and no more than `max_tokens` of them.
     """
 
     kind: Literal["chat", "plain", "encoder"] = "chat"
     before: str = ""
     after: str = ""
+    wording: Literal["", "words-1"] = ""
+    max_tokens: Number = 512
+
+
+class Roles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A linear layer over an encoder's token vectors: which field a stretch of the event belongs to.
+
+    `weights` are 32-bit floats, little-endian: for every name a row as wide as the model, its bias last.
+    """
+
+    names: tuple[str, ...]  # `-` for none, then fields
+    weights: bytes
 
 
 class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An event whose answer is known: the self-test of a release."""
 
     text: str
-    label: Name
+    label: LabelName
     confidence: float
 
 
@@ -48,6 +61,7 @@ class Release(Struct, frozen=True, kw_only=True, tag="release/1"):
     prompt: Prompt = Prompt()
     calibration: Calibration = Calibration()
     policy: Policy = Policy()
+    roles: Roles | None = None  # of an encoder that reads copied fields
     golden: tuple[Golden, ...] = ()
     provenance: dict[str, str] = {}  # data digest, licences, seeds, figures
 

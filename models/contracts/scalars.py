@@ -15,6 +15,9 @@ _NAME = Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 Name = Annotated[str, _NAME]
 """A name an operator types: letters, digits, `_`, `.` and `-`, 64 characters at most."""
 
+LabelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.?-]{0,63}$")]
+"""A name, in which data of others may have a `?`: labels are called as the data calls them."""
+
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
 Number = Annotated[int, Meta(ge=1)]

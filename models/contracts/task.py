@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from models.contracts.scalars import Name, Number
+from models.contracts.scalars import LabelName, Name, Number
 
 
 class Label(Struct, frozen=True, forbid_unknown_fields=True):
     """One of the answers. The name is what the model writes; the description is what it is told."""
 
-    name: Name
+    name: LabelName
     description: str
 
 
@@ -33,9 +33,9 @@ class Task(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="t
     name: Name
     instruction: str
     labels: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=256)]
-    default_label: Name  # what an event gets that nothing is sure of
+    default_label: LabelName  # what an event gets that nothing is sure of
     fields: tuple[Field, ...] = ()
-    fields_for: tuple[Name, ...] = ()  # only events with these labels have fields read off
+    fields_for: tuple[LabelName, ...] = ()  # only events with these labels have fields read off
 
     def __post_init__(self) -> None:
         names = self.label_names

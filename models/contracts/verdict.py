@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from models.contracts.policy import Route
-from models.contracts.scalars import Count, EventId, Name, Number, Probability, UnixMillis
+from models.contracts.scalars import Count, EventId, LabelName, Name, Number, Probability, UnixMillis
 
 
 class Verdict(Struct, frozen=True, tag="verdict/1", gc=False):
@@ -15,7 +15,7 @@ class Verdict(Struct, frozen=True, tag="verdict/1", gc=False):
 
     id: EventId
     text: str
-    label: Name
+    label: LabelName
     confidence: Probability
     probabilities: dict[str, float]
     label_mass: Probability

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from gguf import TokenType
 
 from bench.random_models import Shape, Vocabulary, byte_level, write_decoder, write_encoder
-from models.contracts.release import Prompt, Release
+from models.contracts.release import Prompt, Release, Roles
 from models.contracts.task import Field, Label, Task
+from models.heads import outputs_of
+from models.roles import role_names
 
 TASK = Task(
     name="soc-triage",
@@ -69,7 +72,10 @@ def tiny_decoder(path: Path, release: Release | None = RELEASE, words: Sequence[
 
 
 def tiny_encoder(
-    path: Path, labels: Sequence[str] = ("critical", "benign", "suspicious"), release: Release | None = None
+    path: Path,
+    labels: Sequence[str] = ("critical", "benign", "suspicious"),
+    release: Release | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write an encoder whose head answers in an order that is not the task's."""
     marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -79,5 +85,17 @@ def tiny_encoder(
     encoder = Vocabulary(model="bert", tokens=tokens, types=types, pre="default")
     if release is None:
         release = msgspec.structs.replace(RELEASE, prompt=Prompt(kind="encoder"))
-    write_encoder(path, ENCODER, encoder, labels, release)
+    write_encoder(path, ENCODER, encoder, labels, release, seed=seed)
     return path
+
+
+def tiny_reader(path: Path, seed: int = 1) -> Path:
+    """Write an encoder that reads words, knows what is none of its labels, and has a layer for the copied fields."""
+    names = role_names(TASK.fields)
+    layer = np.random.default_rng(seed).normal(0, 1, (len(names), ENCODER.width + 1))
+    release = msgspec.structs.replace(
+        RELEASE,
+        prompt=Prompt(kind="encoder", wording="words-1"),
+        roles=Roles(names=names, weights=layer.astype("<f4").tobytes()),
+    )
+    return tiny_encoder(path, outputs_of(TASK)[::-1], release, seed)

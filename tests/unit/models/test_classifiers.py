@@ -10,7 +10,7 @@ from models.opening import open_classifier
 from models.release_file import SHIPPED
 from models.table import TableClassifier
 from tests.checks.classifier import CHECKS, CLOSING_CHECKS, Check
-from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder
+from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder, tiny_reader
 
 TASK_FILE = """
 name = "soc-triage"
@@ -20,7 +20,16 @@ fields_for = ["critical", "benign"]
 labels = [["benign", "routine"], ["suspicious", "worth a look"], ["critical", "an attack"]]
 """
 SHIPPED_NAMES = sorted(path.stem for path in SHIPPED.glob("*.gguf"))
-KINDS = ["table", "decoder", "decoder on two threads", "instruct", "labels of many tokens", "encoder", *SHIPPED_NAMES]
+KINDS = [
+    "table",
+    "decoder",
+    "decoder on two threads",
+    "instruct",
+    "labels of many tokens",
+    "encoder",
+    "encoder with fields",
+    *SHIPPED_NAMES,
+]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -44,8 +53,9 @@ def build(kind: str, request: pytest.FixtureRequest, folder: Path) -> Classifier
         return open_classifier(file("instruct_file"), task=str(task), threads=1)
     if kind == "labels of many tokens":
         return open_classifier(tiny_decoder(folder / "bytes.gguf", words=("x",)), threads=2)
-    if kind == "encoder":
-        return open_classifier(file("encoder_file"), threads=2)
+    if kind.startswith("encoder"):
+        path = file("encoder_file") if kind == "encoder" else tiny_reader(folder / "reader.gguf")
+        return open_classifier(path, threads=2)
     if kind in SHIPPED_NAMES:
         return open_classifier(kind, threads=2)
     return open_classifier(file("decoder_file"), threads=1 if kind == "decoder" else 2)

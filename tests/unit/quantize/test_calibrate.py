@@ -12,6 +12,7 @@ from quantize.calibrate import (
     choose_policy,
     expected_calibration_error,
     fit,
+    fit_by_folds,
     is_shown,
     softmax,
 )
@@ -50,6 +51,52 @@ def test_a_label_that_never_occurs_leaves_the_fit_finite() -> None:
     said, labels = overconfident(500, seed=3)
 
     assert np.isfinite(fit(said, np.where(labels == 1, 0, labels)).bias).all()
+
+
+def negative_log_likelihood(found: Calibration, said: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(apply(found, said)[np.arange(len(labels)), labels]).mean())
+
+
+def of_many_labels(events: int, seed: int, *, kinds: int = 12, bias: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities twice too sharp; with `bias` every other label is said too often."""
+    chance = np.random.default_rng(seed)
+    true = chance.normal(size=(events, kinds)) * 2
+    labels = np.array([chance.choice(kinds, p=row) for row in softmax(true)])
+    return np.log(softmax(2 * true + bias * (np.arange(kinds) % 2))), labels
+
+
+def test_biases_that_there_is_too_little_to_fit_on_are_left_out() -> None:
+    said, labels = of_many_labels(60, seed=1)
+    others, truth = of_many_labels(2_000, seed=2)
+    found = fit_by_folds(said, labels, np.arange(60))
+
+    assert found.bias == ()
+    assert found == fit(said, labels, biases=False)
+    assert negative_log_likelihood(found, others, truth) < negative_log_likelihood(fit(said, labels), others, truth)
+
+
+def test_biases_that_help_events_they_were_not_fitted_on_are_kept() -> None:
+    said, labels = of_many_labels(500, seed=3, bias=4.0)
+    found = fit_by_folds(said, labels, np.arange(len(labels)))
+
+    assert len(found.bias) == 12
+    assert found == fit(said, labels, biases=True)
+    assert found.temperature == pytest.approx(2.0, rel=0.2)
+
+
+def test_copies_of_an_event_are_never_fitted_on_and_asked() -> None:
+    # Forty events six times: were copies parted, biases would seem to help.
+    said, labels = of_many_labels(40, seed=4)
+    copies, truth, witnesses = np.repeat(said, 6, axis=0), np.repeat(labels, 6), np.repeat(np.arange(40), 6)
+
+    assert fit_by_folds(copies, truth, witnesses).bias == ()
+    assert fit_by_folds(copies, truth, np.arange(len(truth))).bias != ()
+
+
+def test_without_biases_only_the_temperature_is_fitted() -> None:
+    said, labels = overconfident(3_000, seed=5)
+
+    assert fit(said, labels, biases=False).bias == ()
 
 
 def test_no_calibration_leaves_probabilities_alone() -> None:

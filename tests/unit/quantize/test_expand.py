@@ -1,7 +1,10 @@
+import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from models.contracts.task import Task
 from models.contracts.wire import decode_toml
@@ -13,6 +16,12 @@ from quantize.sample import LINES, sample_lines
 ROOT = Path(__file__).parents[3]
 TASK = decode_toml((ROOT / "models/tasks/soc-triage.toml").read_text(encoding="utf-8"), Task, "soc-triage.toml")
 TYPES = read_event_types()[::7]
+
+
+def is_a_record(template: str) -> bool:
+    return template.startswith('{"') and template.endswith("}")
+
+
 SSH = EventType(
     product="OpenSSH",
     family="login",
@@ -22,6 +31,9 @@ SSH = EventType(
     templates=("{ts_bsd} {host} sshd[{pid}]: Failed password for {user} from {ext_ip} port {hiport} ssh2",),
     fields=FieldRoles(source="{ext_ip}", target="{device}", observable=("{user}",)),
 )
+
+
+RECORDS = [kind for kind in TYPES if any(is_a_record(template) for template in kind.templates)]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +63,61 @@ def test_no_line_holds_a_placeholder_or_a_line_end(lines: list[Line]) -> None:
     left = re.compile(r"\{(ts_\w+|host|user|ip|ext_ip|pid|n|big|hex\d+|cve)\}")
 
     assert [line.text for line in lines if left.search(line.text) or len(line.text.splitlines()) != 1] == []
+
+
+def test_no_line_holds_an_alternative(lines: list[Line]) -> None:
+    assert [line.text for line in lines if re.search(r"\[\[[^\[\]]*\|[^\[\]]*\]\]", line.text)] == []
+
+
+def test_every_template_of_a_json_record_expands_to_json() -> None:
+    records = [replace(kind, templates=tuple(filter(is_a_record, kind.templates))) for kind in RECORDS]
+    broken = []
+    for line in expand(records, copies=1, seed=5):
+        body = line.text[line.text.index("{") :]  # behind the envelope
+        try:
+            json.loads(body)
+        except ValueError as error:
+            broken.append((line.product, str(error), body))
+
+    assert broken == []
+
+
+def texts_of(template: str, copies: int = 60) -> Counter[str]:
+    """What becomes of a template, without the name of a program that an envelope may put in front."""
+    kind = EventType("Anything", "any", "text", "benign", (template,))
+    bodies = (example_of(line, TASK).body for line in expand([kind], copies=copies, seed=2))
+    return Counter(re.sub(r"^\w+(\[\d+\])?: ", "", body) for body in bodies)
+
+
+def test_one_of_the_alternatives_is_chosen_for_every_copy() -> None:
+    found = texts_of("the door is [[open|shut|ajar]] and [[locked|not]]")
+
+    assert set(found) == {
+        f"the door is {one} and {other}" for one in ("open", "shut", "ajar") for other in ("locked", "not")
+    }
+
+
+def test_an_alternative_may_be_empty_or_hold_placeholders() -> None:
+    found = texts_of("door[[| opened by {user}]] at last")
+
+    assert found["door at last"] > 10
+    assert all(re.fullmatch(r"door( opened by \S+)? at last", text) for text in found)
+    assert len(found) > 10
+
+
+@pytest.mark.parametrize("template", ["a [[list]] of [one|two]", '{{"rows": [["a", "b"], ["c|d"]]}}', "x[[]]y"])
+def test_brackets_that_part_no_alternatives_stay(template: str) -> None:
+    assert set(texts_of(template, copies=5)) == {template}
+
+
+def test_a_role_of_a_placeholder_in_the_alternative_that_was_not_chosen_is_absent() -> None:
+    kind = replace(SSH, templates=("a failed login [[from {ext_ip}|by {user}]]",))
+    found = [example_of(line, TASK) for line in expand([kind], copies=60, seed=2)]
+    by_address = [example for example in found if " from " in example.body]
+
+    assert 10 < len(by_address) < 50
+    assert all(example.fields.keys() == {"source", "technique"} for example in by_address)
+    assert all(example.fields.keys() == {"technique", "observable"} for example in found if example not in by_address)
 
 
 def test_every_copied_field_occurs_in_what_the_model_reads(examples: list[Example]) -> None:

@@ -1,29 +1,132 @@
+from typing import Any
+
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
-from quantize.gate import Outcome, reasons_to_block
+from quantize.figures import Figures, Injections, Peer
+from quantize.gate import N_GRAMS, reasons_to_block
+from quantize.measure import Estimate
+from quantize.recipe import Gate
+from tests.fakes import measured
 
-SOUND = Outcome(calibration_error=0.03, label_flips=0.01, accepted=0.4, error_among_accepted=0.10, witnesses=400)
+SET = Gate(
+    max_calibration_error=0.03,
+    max_label_flips=0.01,
+    max_error_among_accepted=0.10,
+    min_accuracy=0.70,
+    min_macro_f1=0.68,
+    min_gain_over_n_grams=0.03,
+    max_injection_flips=0.05,
+    max_quiet_false_alarms=0.05,
+    min_foreign_auroc=0.95,
+)
 
 
-def test_a_release_at_its_bounds_passes() -> None:
-    assert reasons_to_block(SOUND) == ()
+def estimate(value: float) -> Estimate:
+    return Estimate(value, value - 0.2, value + 0.2)
 
 
-def test_every_bound_that_is_missed_is_named_with_what_was_found_and_wanted() -> None:
-    missed = replace(SOUND, calibration_error=0.0474, label_flips=0.0123, error_among_accepted=0.16)
-
-    assert reasons_to_block(missed) == (
-        "calibration error: found 0.0474, wanted at most 0.0300",
-        "labels that differ from the 16-bit model's: found 0.0123, wanted at most 0.0100",
-        "wrong among the accepted: found 0.1600, wanted at most 0.1300",
+def figures(**changes: Any) -> Figures:
+    """A release at all its limits, as near as figures are written."""
+    at_the_limits = measured.figures(
+        calibration_error=0.03,
+        label_flips=0.01,
+        accepted_witnesses=400,
+        error_among_accepted=0.13,  # the limit and two deviations of 400 witnesses
+        accuracy=estimate(0.70),
+        macro_f1=estimate(0.68),
+        peers=[Peer(N_GRAMS, 0.6, 0.65)],
+        injections=Injections(cases=1_000, flips=0.05),
+        quiet_false_alarms=estimate(0.05),
+        foreign_auroc=0.95,
     )
+    return replace(at_the_limits, **changes)
+
+
+def test_a_release_at_its_limits_passes() -> None:
+    assert reasons_to_block(figures(macro_f1=estimate(0.6801)), SET) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"calibration_error": 0.0474}, "calibration error: found 0.0474, wanted at most 0.0300"),
+        ({"label_flips": 0.0123}, "labels that differ from the 16-bit model's: found 0.0123, wanted at most 0.0100"),
+        ({"error_among_accepted": 0.16}, "wrong among the accepted: found 0.1600, wanted at most 0.1300"),
+        (
+            {"injections": Injections(cases=1_000, flips=0.051)},
+            "events that an injected text made milder: found 0.0510, wanted at most 0.0500",
+        ),
+        (
+            {"quiet_false_alarms": estimate(0.06)},
+            "false alarms on plain operation: found 0.0600, wanted at most 0.0500",
+        ),
+        ({"accuracy": estimate(0.699)}, "accuracy: found 0.6990, wanted at least 0.7000"),
+        (
+            {"macro_f1": estimate(0.67), "peers": [Peer(N_GRAMS, 0.5, 0.5)]},
+            "macro-F1: found 0.6700, wanted at least 0.6800",
+        ),
+        ({"peers": [Peer(N_GRAMS, 0.6, 0.66)]}, "macro-F1 above the n-grams': found 0.0201, wanted at least 0.0300"),
+        ({"foreign_auroc": 0.94}, "AUROC of the label mass against foreign text: found 0.9400, wanted at least 0.9500"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_limit_that_is_missed_is_named_with_what_was_found_and_wanted(changes: dict[str, Any], reason: str) -> None:
+    at_the_limits = {"macro_f1": estimate(0.6801)}
+
+    assert reasons_to_block(figures(**(at_the_limits | changes)), SET) == (reason,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"label_flips": None}, "labels that differ from the 16-bit model's"),
+        ({"injections": None}, "events that an injected text made milder"),
+        ({"quiet_false_alarms": None}, "false alarms on plain operation"),
+        ({"peers": [Peer("majority", 0.4, 0.2)]}, "macro-F1 above the n-grams'"),
+        ({"foreign_auroc": None}, "AUROC of the label mass against foreign text"),
+    ],
+)
+def test_a_limit_for_what_was_not_measured_is_missed(changes: dict[str, Any], what: str) -> None:
+    (reason,) = reasons_to_block(figures(**({"macro_f1": estimate(0.6801)} | changes)), SET)
+
+    assert reason.startswith(f"{what}: not measured, wanted at ")
+
+
+def test_all_limits_that_are_missed_are_named() -> None:
+    bad = figures(
+        calibration_error=1.0,
+        label_flips=1.0,
+        error_among_accepted=1.0,
+        injections=None,
+        quiet_false_alarms=None,
+        accuracy=estimate(0.0),
+        macro_f1=estimate(0.0),
+        foreign_auroc=0.5,
+    )
+
+    assert len(reasons_to_block(bad, SET)) == len(fields(Gate))
+
+
+def test_a_limit_that_is_not_set_does_not_bind() -> None:
+    bad = figures(
+        accuracy=estimate(0.0),
+        macro_f1=estimate(0.0),
+        peers=[],
+        injections=Injections(cases=9, flips=1.0),
+        quiet_false_alarms=estimate(1.0),
+        foreign_auroc=0.0,
+    )
+
+    assert reasons_to_block(bad, Gate()) == ()
 
 
 @pytest.mark.parametrize(("witnesses", "reasons"), [(20, 0), (400, 1)])
 def test_few_accepted_events_may_be_wrong_more_often_by_chance(witnesses: int, reasons: int) -> None:
-    assert len(reasons_to_block(replace(SOUND, error_among_accepted=0.15, witnesses=witnesses))) == reasons
+    found = figures(error_among_accepted=0.15, accepted_witnesses=witnesses)
+
+    assert len(reasons_to_block(found, Gate())) == reasons
 
 
 def test_a_release_that_accepts_nothing_errs_in_nothing() -> None:
-    assert reasons_to_block(replace(SOUND, accepted=0.0, error_among_accepted=0.0, witnesses=0)) == ()
+    assert reasons_to_block(figures(accepted=0.0, error_among_accepted=0.0, accepted_witnesses=0), Gate()) == ()

@@ -1,6 +1,25 @@
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from quantize.measure import FieldScores, LabelScores, field_scores, label_scores, macro_f1, with_a_wrong_value
+from quantize.measure import (
+    Bin,
+    FieldScores,
+    LabelScores,
+    SourceScores,
+    accuracy,
+    auroc,
+    by_source,
+    confusion,
+    estimate,
+    field_scores,
+    label_scores,
+    macro_f1,
+    macro_f1_of,
+    reliability,
+    with_a_wrong_value,
+)
 
 
 def test_scores_count_what_was_right_by_label() -> None:
@@ -23,3 +42,105 @@ def test_an_event_with_an_invented_or_a_misplaced_value_counts_once_and_one_that
 
     assert with_a_wrong_value(given, wanted) == 3 / 5
     assert with_a_wrong_value([], []) == 0.0
+
+
+def mean_of(values: np.ndarray, witnesses: np.ndarray) -> tuple[float, float, float]:
+    found = estimate(lambda at: float(values[at].mean()), witnesses)
+    return found.low, found.value, found.high
+
+
+def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(1)
+    held, widths = 0, []
+    for _ in range(100):
+        low, _, high = mean_of((chance.random(200) < 0.8).astype(float), np.arange(200))
+        held += low <= 0.8 <= high
+        widths.append(high - low)
+
+    assert 88 <= held <= 99
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * (0.8 * 0.2 / 200) ** 0.5, rel=0.1)
+
+
+def test_copies_of_an_event_make_nothing_surer_and_neighbours_in_the_list_are_no_copies() -> None:
+    chance = np.random.default_rng(2)
+    once, order = (chance.random(300) < 0.7).astype(float), chance.permutation(1_500)
+    copies, witnesses = np.repeat(once, 5)[order], np.repeat(np.arange(300), 5)[order]
+
+    alone, together, apart = (
+        mean_of(once, np.arange(300)),
+        mean_of(copies, witnesses),
+        mean_of(copies, np.arange(1_500)),
+    )
+
+    assert together == pytest.approx(alone)
+    assert apart[2] - apart[0] < 0.6 * (together[2] - together[0])
+
+
+def test_a_witness_with_many_events_is_drawn_with_all_of_them() -> None:
+    values, witnesses = np.array([1.0] * 90 + [0.0] * 10), np.array([5] * 90 + list(range(10, 20)))
+    found = estimate(lambda at: float(values[at].sum()), witnesses)
+
+    assert found.value == 90.0
+    assert found.high % 90 == 0
+    assert found.low == 0.0
+
+
+def test_an_estimate_is_the_same_every_time_and_reads_as_figure_and_interval() -> None:
+    values = np.arange(40.0)
+    found = estimate(lambda at: float(values[at].mean()), np.arange(40))
+
+    assert found == estimate(lambda at: float(values[at].mean()), np.arange(40))
+    assert str(found) == f"19.500 ({found.low:.3f} to {found.high:.3f})"
+
+
+LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(LABELS)
+def test_the_confusion_the_scores_and_the_accuracy_count_the_same_events(pairs: list[tuple[int, int]]) -> None:
+    chosen, labels = (np.array(side) for side in zip(*pairs, strict=True))
+    table = confusion(chosen, labels, 4)
+    scores = label_scores(chosen, labels, "abcd")
+
+    assert sum(map(sum, table)) == len(pairs)
+    assert [sum(row) for row in table] == [score.events for score in scores.values()]
+    assert sum(table[at][at] for at in range(4)) == pytest.approx(accuracy(chosen, labels) * len(pairs))
+    assert macro_f1_of(chosen, labels, 4) == pytest.approx(macro_f1(scores))
+
+
+def test_a_row_of_the_confusion_is_what_became_of_a_label() -> None:
+    assert confusion(np.array([1, 1, 0]), np.array([0, 0, 2]), 3) == [[0, 2, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_a_reliability_bin_holds_equally_many_events_of_rising_confidence() -> None:
+    confidence = np.array([0.9, 0.5, 0.7, 0.6, 0.8, 0.95])
+    said = np.stack([confidence, 1 - confidence], axis=1)
+
+    assert reliability(said, np.array([0, 1, 0, 0, 1, 0]), bins=3) == [
+        Bin(pytest.approx(0.55), 0.5, 2),
+        Bin(pytest.approx(0.75), 0.5, 2),
+        Bin(pytest.approx(0.925), 1.0, 2),
+    ]
+
+
+def test_fewer_events_than_bins_have_a_bin_each() -> None:
+    said = np.array([[0.9, 0.1], [0.2, 0.8]])
+
+    assert reliability(said, np.array([0, 0])) == [Bin(0.8, 0.0, 1), Bin(0.9, 1.0, 1)]
+
+
+def test_every_source_has_a_row_the_largest_first_over_the_labels_that_occur_there() -> None:
+    chosen, labels = np.array([0, 1, 0, 2, 2]), np.array([0, 1, 1, 2, 2])
+
+    assert by_source(chosen, labels, ["web", "web", "web", "ssh", "dns"], 5) == [
+        SourceScores("web", 3, 2 / 3, pytest.approx((2 / 3 + 2 / 3) / 2)),
+        SourceScores("dns", 1, 1.0, pytest.approx(1.0)),
+        SourceScores("ssh", 1, 1.0, pytest.approx(1.0)),
+    ]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.lists(st.integers(0, 5), min_size=1, max_size=20))
+def test_auroc_is_how_often_an_event_of_the_task_has_the_higher_value(mine: list[int], foreign: list[int]) -> None:
+    pairs = [1.0 if own > other else 0.5 if own == other else 0.0 for own in mine for other in foreign]
+
+    assert auroc(np.array(mine, float), np.array(foreign, float)) == pytest.approx(np.mean(pairs))

@@ -11,7 +11,6 @@ from models.contracts.wire import decode_toml
 from models.decoder import DecoderClassifier
 from models.llama import Model
 from models.release_file import digest_of, read_release, release_path
-from quantize.event_types import corpus_digest
 
 ROOT = Path(__file__).parents[3]
 PATH = release_path("soc-triage")
@@ -36,10 +35,6 @@ def test_it_answers_the_task_that_lies_beside_it(release: Release) -> None:
     text = (ROOT / "models/tasks/soc-triage.toml").read_text(encoding="utf-8")
 
     assert release.task == decode_toml(text, Task, "soc-triage.toml")
-
-
-def test_it_says_which_corpus_it_was_made_from(release: Release) -> None:
-    assert release.provenance["corpus_sha256"] == corpus_digest()
 
 
 def test_its_card_is_about_this_very_file(release: Release) -> None:

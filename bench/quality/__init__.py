@@ -1,0 +1,1 @@
+"""The quality of the shipped releases, as figures with targets."""

@@ -1,0 +1,138 @@
+"""An event's text as words that a pretrained encoder knows, and where in the event each of them stands. Pure.
+
+Encoders were trained on sentences. Of a JSON record their vocabulary makes a token of every quote and brace, five or
+twenty of an identifier that occurs once in a lifetime, and nothing it knows of `requireTwoFactorDisabled`. So names
+are parted into words, marks of structure become the marks of a list, and what never repeats is named by its kind:
+`id`, `hash`, `number`, `private ip`. An event has half the tokens then, and says more to the model.
+
+What attackers write stays as it is, but for percent-encoding, which is undone: payloads are made of marks.
+"""
+
+import re
+from collections.abc import Callable
+
+from msgspec import Struct
+
+_LONGEST_AMOUNT = 9  # of digits; a gigabyte in bytes has ten, and so have most identifiers
+_MAX_CHARACTERS = 16_384  # beyond what 512 tokens can say
+
+_UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_STAMP = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|UTC|[+-]\d\d:?\d\d))?)?"
+_EPOCH = r"1[4-9]\d{8}(?:\.\d+|\d{3}|\d{6}|\d{9})?"
+_ALONE_BEFORE, _ALONE_AFTER = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"
+
+# The first that matches at a place decides. A run of one kind of marks is tried from its first alone, and never given
+# back in part: a line of 16,000 braces is read in milliseconds so, and not in seconds.
+_KINDS: dict[str, str] = {
+    # A pair that says nothing of this event: for whom it was, when, under which number; or that says nothing at all.
+    "pair": rf'(?:(?:"|(?<![\]}}]))\s*+[\]}}]*+\s*+,\s*+|(?<![{{\[])[{{\[]++\s*+)?"[\w.@$-]{{1,48}}"\s*+:\s*+'
+    rf'(?:"(?:{_UUID}|{_STAMP}|{_EPOCH}|(?=\w*\d)[0-9a-f]{{16}}|\d{{9,}})?"|{_EPOCH}|\d{{9,}}|null)(?=\s*[,}}\]])',
+    "encoded": r"%(?:25)*[0-9A-Fa-f]{2}",
+    "uuid": rf"{_ALONE_BEFORE}{_UUID}{_ALONE_AFTER}",
+    "stamp": rf"{_ALONE_BEFORE}{_STAMP}{_ALONE_AFTER}",
+    "ip4": r"(?<![\w.])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.])",
+    "ip6": r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4})?(?![\w:])",
+    "hash": rf"{_ALONE_BEFORE}(?:[0-9a-fA-F]{{64}}|[0-9a-fA-F]{{40}}|[0-9a-fA-F]{{32}}){_ALONE_AFTER}",
+    "hex": rf"{_ALONE_BEFORE}(?=[0-9a-fA-F]*\d)(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{{8,}}{_ALONE_AFTER}",
+    "blob": r"(?<![\w+/=.-])(?=[\w+/-]{0,40}\d)(?=[\w+/-]{0,40}[A-Z])(?=[\w+/-]{0,40}[a-z])(?=[\w+-]{12})"
+    r"[\w+/-]{24,}={0,2}",
+    "epoch": rf"(?<!\d){_EPOCH}(?!\d)",
+    "digits": r"(?<!\d)\d{5,}(?!\d)",
+    "closing": r"</[\w:.]+>",
+    "structure": r'(?<!\\)\\*+"(?:\s*+[\]}]*+\s*+[:,]\s*+[\[{]*+\s*+\\*+"?|\s*+[\]}]++)'
+    r'|(?<![\[{])[\[{]++\s*+\\*+"|(?<![\]}])[\]}]*+\s*+,\s*+[{\[]*+\s*+\\*+"'
+    r"|(?<=[\w\]])[\]}]++(?=\s*+(?:,|$))",
+    "break": r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])",
+    "underscore": r"(?<=[0-9A-Za-z])_+(?=[0-9A-Za-z])",
+    "run": r"(?P<mark>[-=*#~])(?P=mark){3,}",
+    "space": r"\s+",
+    "kept": r"(?<=[\w\]])[\]}]++",
+}
+_SCANNER = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()))
+
+
+class Wording(Struct, frozen=True):
+    """The words, and for each of their characters where it stands in the event."""
+
+    text: str
+    pieces: tuple[tuple[str, int, int], ...]  # what is written, and the begin and end of what it stands for
+
+    @property
+    def end(self) -> int:
+        """How far into the event the words reach."""
+        return self.pieces[-1][2] if self.pieces else 0
+
+    def origins(self) -> list[tuple[int, int]]:
+        """Return begin and end in the event of every character of `text`."""
+        spans: list[tuple[int, int]] = []
+        for written, begin, end in self.pieces:
+            if len(written) == end - begin:
+                spans += [(at, at + 1) for at in range(begin, end)]
+            else:
+                spans += [(begin, end)] * len(written)
+        return spans
+
+
+def words_of(event: str) -> Wording:
+    """Return the event's words; in time that grows with its length alone."""
+    event = event[:_MAX_CHARACTERS]
+    pieces: list[tuple[str, int, int]] = []
+    done = 0
+    for match in _SCANNER.finditer(event):
+        begin, end = match.span()
+        if begin > done:
+            pieces.append((event[done:begin], done, begin))
+        kind = match.lastgroup or ""
+        pieces.append((_WRITTEN[kind](match[0]), begin, end))
+        done = end
+    if done < len(event):
+        pieces.append((event[done:], done, len(event)))
+    return Wording("".join(written for written, _, _ in pieces), tuple(pieces))
+
+
+def _address(written: str) -> str:
+    """Name the kind of an IPv4 address; what is none, a version number perhaps, stays."""
+    parts = [int(part) for part in written.split(".")]
+    if max(parts) > 255:
+        return written
+    first, second = parts[:2]
+    if written == "0.0.0.0":  # noqa: S104 - it is read here, and nothing binds to it
+        return "any ip"
+    if first == 127:
+        return "loopback ip"
+    if first == 10 or (first, second) in ((192, 168), (169, 254)) or (first == 172 and 16 <= second < 32):
+        return "private ip"
+    return "public ip"
+
+
+def _decoded(written: str) -> str:
+    """Undo percent-encoding, however often it was done; what cannot be printed becomes a space."""
+    code = int(written[-2:], 16)
+    return chr(code) if 32 <= code < 127 else " "
+
+
+def _joint(written: str) -> str:
+    """What stands between two strings of a JSON record, as the mark of a list."""
+    return ": " if ":" in written else ", " if "," in written else " "
+
+
+_WRITTEN: dict[str, Callable[[str], str]] = {
+    "pair": lambda _: " ",
+    "encoded": _decoded,
+    "uuid": lambda _: "id",
+    "stamp": lambda _: " ",
+    "ip4": _address,
+    "ip6": lambda _: "ip",
+    "hash": lambda _: "hash",
+    "hex": lambda _: "id",
+    "blob": lambda _: "id",
+    "epoch": lambda _: " ",
+    "digits": lambda written: "number" if len(written) < _LONGEST_AMOUNT else "id",
+    "closing": lambda _: " ",
+    "structure": _joint,
+    "break": lambda _: " ",
+    "underscore": lambda _: " ",
+    "run": lambda written: written[0],
+    "space": lambda _: " ",
+    "kept": lambda written: written,
+}

@@ -1,0 +1,249 @@
+"""A model to a calibrated release, and a release to its figures; on events of which nothing was learnt."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from models.contracts.release import Golden, Release
+from models.llama import Model
+from models.release_file import SHIPPED, read_release
+from quantize import ask, baseline, calibrate, compress, gate, injection, measure
+from quantize.ask import Answers
+from quantize.examples import Examples, HeldOut
+from quantize.expand import Example
+from quantize.figures import Figures, Injections, Peer
+from quantize.progress import Progress
+from quantize.recipe import Candidate, Recipe
+
+GOLDEN_PER_LABEL = 3
+_MOST_GOLDEN = 60
+_GOLDEN_MARGIN = 0.1  # further from a threshold or another label than a batch's shape moves a probability
+_MOST_TO_CHOOSE_BY = 800  # events, for each candidate
+_MOST_FOR_SPEED = 200
+_PEER_DRAWS = 2
+_INJECTION_SEED = 76
+
+
+class Calibrated(Struct, frozen=True):
+    """A release before it was measured."""
+
+    release: Release
+    trials: list[compress.Trial]
+    chosen: int
+
+
+def calibrated(
+    wanted: Recipe,
+    draft: Release,
+    whole: Path,
+    files: Sequence[tuple[Candidate, Path]],
+    *,
+    found: Examples,
+    progress: Progress,
+) -> Calibrated:
+    """Choose among the candidates on events that nothing was learnt from, and calibrate the chosen one on them."""
+    fold = found.calibration
+    names = draft.task.label_names
+    step = -(-len(fold.examples) // _MOST_TO_CHOOSE_BY)
+    few = HeldOut(fold.examples[::step], fold.witnesses[::step])
+    truth = _truth(few.examples, names)
+    before = ask.ask(whole, draft, few.bodies, tick=progress.bar("the 16-bit model"))
+    trials = []
+    for candidate, file in files:
+        after = ask.ask(file, draft, few.bodies, tick=progress.bar(candidate.title))
+        said = np.log(after.probabilities + 1e-12)
+        fitted = calibrate.apply(calibrate.fit_by_folds(said, truth, few.witnesses), said)
+        trials.append(
+            compress.Trial(
+                candidate=candidate,
+                megabytes=file.stat().st_size / 1e6,
+                label_flips=float((after.chosen != before.chosen).mean()),
+                calibration_error=calibrate.calibration_error(fitted, truth, few.witnesses),
+                events_per_s=ask.events_per_s(file, draft, few.bodies[:_MOST_FOR_SPEED]),
+                fallbacks=_fallbacks(file),
+            )
+        )
+        progress.tell(
+            f"{candidate.title}: {trials[-1].megabytes:.1f} MB, {trials[-1].label_flips:.2%} flips, "
+            f"{trials[-1].events_per_s:.0f} events/s, calibration error {trials[-1].calibration_error:.3f}"
+        )
+    limits = wanted.gate
+    best = compress.choose(trials, wanted.quantization, limits.max_label_flips, limits.max_calibration_error)
+    chosen = trials.index(best)
+    raw = ask.ask(files[chosen][1], draft, fold.bodies, tick=progress.bar("calibrating"))
+    said, labels = np.log(raw.probabilities + 1e-12), _truth(fold.examples, names)
+    calibration = calibrate.fit_by_folds(said, labels, fold.witnesses)
+    sure = calibrate.apply(calibration, said)
+    policy = calibrate.choose_policy(
+        sure, raw.masses, labels, fold.witnesses, names, max_error=limits.max_error_among_accepted
+    )
+    release = replace(draft, calibration=calibration, policy=policy)
+    golden = _golden(fold.examples, replace(raw, probabilities=sure), labels, names)
+    return Calibrated(replace(release, golden=golden), trials, chosen)
+
+
+def measured(
+    wanted: Recipe, draft: Calibrated, small: Path, whole: Path, *, found: Examples, progress: Progress
+) -> Figures:
+    """Measure on what nothing was learnt from and nothing was chosen by."""
+    release, test = draft.release, found.test
+    task, names = release.task, release.task.label_names
+    kinds, labels = len(names), _truth(test.examples, names)
+    resident = _resident()
+    with ask.Asked(small, release, fields=True) as classifier:
+        seen = ask.answers_of(classifier, test.bodies, progress.bar("held-out events"))
+        resident = _resident() - resident
+    full = ask.ask(whole, release, test.bodies, tick=progress.bar("the same by the 16-bit model"))
+    accepted = calibrate.accepted(release.policy, seen.probabilities, seen.masses, names)
+    wrong = seen.chosen != labels
+    right = [at for at in range(len(labels)) if not wrong[at] and names[labels[at]] in task.fields_for]
+    read_off = [at for at in right if test.examples[at].fields]
+    fields = measure.field_scores(
+        [seen.fields[at] for at in read_off],
+        [test.examples[at].fields for at in read_off],
+        [field.name for field in task.fields],
+    )
+    trial = draft.trials[draft.chosen]
+    return Figures(
+        release=release.title,
+        labels=list(names),
+        events=len(labels),
+        witnesses=len(np.unique(test.witnesses)),
+        accuracy=measure.estimate(lambda at: measure.accuracy(seen.chosen[at], labels[at]), test.witnesses),
+        macro_f1=measure.estimate(lambda at: measure.macro_f1_of(seen.chosen[at], labels[at], kinds), test.witnesses),
+        ece=measure.estimate(
+            lambda at: calibrate.expected_calibration_error(seen.probabilities[at], labels[at]), test.witnesses
+        ),
+        calibration_error=calibrate.calibration_error(seen.probabilities, labels, test.witnesses),
+        by_label=measure.label_scores(seen.chosen, labels, names),
+        confusion=measure.confusion(seen.chosen, labels, kinds),
+        reliability=measure.reliability(seen.probabilities, labels),
+        sources=measure.by_source(seen.chosen, labels, [one.product for one in test.examples], kinds),
+        peers=[*_simpler(found, labels, names, progress), *_older(release, test.bodies, labels, progress)],
+        fields=fields,
+        wrong_values=measure.with_a_wrong_value(
+            [seen.fields[at] for at in right], [test.examples[at].fields for at in right]
+        ),
+        label_flips=float((seen.chosen != full.chosen).mean()),
+        accepted=float(accepted.mean()),
+        error_among_accepted=float(wrong[accepted].mean()) if accepted.any() else 0.0,
+        accepted_witnesses=len(np.unique(test.witnesses[accepted])),
+        injections=_injections(wanted.severity, release, small, seen, bodies=test.bodies, progress=progress),
+        foreign_auroc=_foreign_auroc(release, small, seen, found.foreign_test, progress),
+        foreign_events=len(found.foreign_test),
+        quiet_false_alarms=_false_alarms(release, small, found.quiet, progress),
+        quiet_events=0 if found.quiet is None else len(found.quiet.examples),
+        trials=draft.trials,
+        chosen=trial.candidate.title,
+        megabytes=trial.megabytes,
+        events_per_s=ask.events_per_s(small, release, test.bodies[:: max(1, len(labels) // _MOST_FOR_SPEED)]),
+        resident_megabytes=resident / 1e6,
+        machine=_machine(),
+    )
+
+
+def _injections(
+    severity: Sequence[str], release: Release, small: Path, seen: Answers, *, bodies: Sequence[str], progress: Progress
+) -> Injections | None:
+    """Write attacks into the events that were not called harmless, and count the verdicts that they turn."""
+    names = release.task.label_names
+    before = [names[at] for at in seen.chosen]
+    attacks = injection.cases(bodies, before, release.task, severity, _INJECTION_SEED)
+    if not attacks:
+        return None
+    answers = ask.ask(small, release, [case.text for case in attacks], tick=progress.bar("injected texts"))
+    after = [names[at] for at in answers.chosen]
+    return injection.outcome(attacks, [before[case.event] for case in attacks], after, severity)
+
+
+def _foreign_auroc(
+    release: Release, small: Path, seen: Answers, texts: Sequence[str], progress: Progress
+) -> float | None:
+    """Return how well the label mass tells the task's events from texts of other kinds."""
+    if not texts:
+        return None
+    return measure.auroc(seen.masses, ask.ask(small, release, texts, tick=progress.bar("foreign texts")).masses)
+
+
+def _false_alarms(release: Release, small: Path, quiet: HeldOut | None, progress: Progress) -> measure.Estimate | None:
+    """Return the share of plain operation that gets another label than it should."""
+    if quiet is None:
+        return None
+    answers = ask.ask(small, release, quiet.bodies, tick=progress.bar("plain operation"))
+    alarms = answers.chosen != _truth(quiet.examples, release.task.label_names)
+    return measure.estimate(lambda at: float(alarms[at].mean()), quiet.witnesses)
+
+
+def _simpler(found: Examples, labels: calibrate.Labels, names: Sequence[str], progress: Progress) -> list[Peer]:
+    """Train and measure what is simpler."""
+    progress.tell("training the n-gram baseline on the same events")
+    learnt = [example for draw in range(_PEER_DRAWS) for example in found.draw(draw)]
+    if found.draw(0) is found.draw(1):
+        learnt = found.draw(0)
+    majority = np.full(len(labels), np.bincount(_truth(learnt, names), minlength=len(names)).argmax())
+    n_grams = baseline.choose(baseline.train_baseline(learnt, names), found.test.bodies)
+    said = {"majority": majority, gate.N_GRAMS: n_grams}
+    return [
+        Peer(name, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))
+        for name, chosen in said.items()
+    ]
+
+
+def _older(release: Release, bodies: Sequence[str], labels: calibrate.Labels, progress: Progress) -> list[Peer]:
+    """Measure the release that is shipped under this name now, if it answers with the same labels."""
+    path = SHIPPED / f"{release.name}.gguf"
+    if not path.is_file():
+        return []
+    with Model(path, vocabulary_only=True) as model:
+        older = read_release(model)
+    names = release.task.label_names
+    if older.task.label_names != names:
+        return []
+    chosen = ask.ask(path, older, bodies, tick=progress.bar(older.title)).chosen
+    return [Peer(older.title, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))]
+
+
+def _golden(
+    found: Sequence[Example], seen: Answers, labels: calibrate.Labels, names: Sequence[str]
+) -> tuple[Golden, ...]:
+    """Choose, per label, events whose right answer stands well clear of the others, of as many products."""
+    golden = []
+    runner_up = np.sort(seen.probabilities, axis=1)[:, -2]
+    each = max(1, min(GOLDEN_PER_LABEL, _MOST_GOLDEN // len(names)))
+    for index, name in enumerate(names):
+        products: set[str] = set()
+        for at in np.argsort(-(seen.probabilities[:, index] - runner_up), kind="stable"):
+            right = labels[at] == seen.chosen[at] == index
+            clear = seen.probabilities[at, index] - runner_up[at] > _GOLDEN_MARGIN
+            if right and clear and found[at].product not in products and len(products) < each:
+                products.add(found[at].product)
+                confidence = round(float(seen.probabilities[at, index]), 4)
+                golden.append(Golden(text=found[at].body, label=name, confidence=confidence))
+    return tuple(golden)
+
+
+def _truth(found: Sequence[Example], names: Sequence[str]) -> calibrate.Labels:
+    return np.array([names.index(example.label) for example in found], dtype=np.int64)
+
+
+def _fallbacks(file: Path) -> dict[str, list[str]]:
+    note = file.with_name("compressed.json")
+    return json.loads(note.read_bytes())["fallbacks"] if note.is_file() else {}
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _machine() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} threads"
+    return platform.machine()

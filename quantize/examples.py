@@ -1,0 +1,137 @@
+"""What a recipe's data come to: examples to learn from, to calibrate on and to measure on, and texts of other kinds."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from models.contracts.errors import ConfigError, InputError
+from models.contracts.task import Task
+from models.header import split
+from models.release_file import digest_of
+from quantize import labelled
+from quantize.calibrate import Labels
+from quantize.event_types import EventType, corpus_digest, in_fold, read_event_types, without_look_alikes
+from quantize.expand import NOW_MS, Example, example_of, expand
+from quantize.noise import disturb
+from quantize.recipe import Data
+
+_COPIES = 2  # lines per held-out template: more say little that is new
+_CALIBRATION_SEED, _TEST_SEED, _QUIET_SEED = 71, 72, 73
+_FOREIGN_TEST = 0.4  # of the kinds of foreign text
+
+
+class HeldOut(Struct, frozen=True):
+    """Examples of which nothing was learnt; those with the same witness are near copies, and count as one."""
+
+    examples: list[Example]
+    witnesses: Labels
+
+    @property
+    def bodies(self) -> list[str]:
+        return [example.body for example in self.examples]
+
+
+class Examples(Struct, frozen=True):
+    """The folds of one data set."""
+
+    draw: Callable[[int], list[Example]]  # what is learnt from, drawn anew for every number
+    calibration: HeldOut
+    test: HeldOut
+    foreign: list[str]  # to learn from
+    foreign_test: list[str]  # of kinds that are not learnt from
+    digest: str
+    quiet: HeldOut | None = None  # plain operation
+    types: list[EventType] = []  # that are learnt from, where the data are event types
+
+
+def examples_of(data: Data, root: Path, task: Task, seed: int) -> Examples:
+    """Read and part the data.
+
+    Raises:
+        ConfigError: they are not there.
+        InputError: they cannot be learnt from or measured on.
+    """
+    path = root / data.path
+    if not path.exists():
+        raise ConfigError(f"{path}: no such data")
+    foreign, foreign_test = _foreign(root / data.foreign, data.foreign_without) if data.foreign else ([], [])
+    if data.kind == "event-types":
+        return _of_event_types(
+            path, root / data.quiet if data.quiet else None, task, seed, foreign=foreign, foreign_test=foreign_test
+        )
+    events = labelled.read_labelled(path, task, data.group_by)
+    folds = labelled.part(events, test=data.test, calibration=data.calibration, where=str(path))
+    labelled.check_proportions(folds["train"], task, data.fewest_per_label, str(path))
+    learnt = [_example(event, task) for event in folds["train"]]
+    return Examples(
+        draw=lambda _: learnt,
+        calibration=_held_out([_example(event, task) for event in folds["calibration"]], 1),
+        test=_held_out([_example(event, task) for event in folds["test"]], 1),
+        foreign=foreign,
+        foreign_test=foreign_test,
+        digest=digest_of_data(path),
+    )
+
+
+def digest_of_data(path: Path) -> str:
+    """Return the SHA-256 over the events of a file, or of a folder of event types."""
+    return corpus_digest(path) if path.is_dir() else digest_of(path)
+
+
+def _of_event_types(
+    path: Path, quiet: Path | None, task: Task, seed: int, *, foreign: list[str], foreign_test: list[str]
+) -> Examples:
+    types = read_event_types(path)
+    strangers = sorted({kind.label for kind in types} - set(task.label_names))
+    if strangers:
+        raise InputError(f"{path}: labels {strangers} are none of task {task.name}'s")
+    learnt = in_fold(types, "train")
+
+    def draw(number: int) -> list[Example]:
+        chance = Random(f"{seed}/{number}")  # noqa: S311 - wanted: the same for the same seed
+        lines = expand(learnt, copies=1, seed=1_000 * seed + number)
+        return [example_of(line, task, lambda body: disturb(body, task.label_names, chance)) for line in lines]
+
+    def drawn(kinds: Sequence[EventType], number: int) -> HeldOut:
+        kept = without_look_alikes(kinds, learnt)
+        return _held_out([example_of(line, task) for line in expand(kept, copies=_COPIES, seed=number)], _COPIES)
+
+    return Examples(
+        draw=draw,
+        calibration=drawn(in_fold(types, "calibration"), _CALIBRATION_SEED),
+        test=drawn(in_fold(types, "test"), _TEST_SEED),
+        quiet=drawn(read_event_types(quiet), _QUIET_SEED) if quiet else None,
+        foreign=foreign,
+        foreign_test=foreign_test,
+        digest=digest_of_data(path),
+        types=learnt,
+    )
+
+
+def _held_out(examples: Sequence[Example], copies: int) -> HeldOut:
+    return HeldOut(list(examples), np.arange(len(examples)) // copies)
+
+
+def _example(event: labelled.Labelled, task: Task) -> Example:
+    fields = event.fields if event.label in task.fields_for else {}
+    # A gateway splits the header off before the model reads; so does what the model learns from.
+    return Example(split(event.text, NOW_MS).body, event.label, event.group, fields)
+
+
+def _foreign(path: Path, without: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Read texts that are not the task's and part them by kind, so that what is measured on is of another kind."""
+    try:
+        rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
+        pairs = [(str(row["kind"]), str(row["text"])) for row in rows]
+    except (OSError, msgspec.DecodeError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: no JSON lines with `kind` and `text`: {error!r}") from error
+    pairs = [(kind, text) for kind, text in pairs if kind not in without]
+    kinds = sorted(Counter(kind for kind, _ in pairs))
+    Random(len(kinds)).shuffle(kinds)  # noqa: S311 - wanted: the same every time
+    measured = set(kinds[: round(_FOREIGN_TEST * len(kinds))])
+    return [text for kind, text in pairs if kind not in measured], [text for kind, text in pairs if kind in measured]

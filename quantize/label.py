@@ -1,0 +1,138 @@
+"""`label`: a labelled file by hand, the events first of which a label says most."""
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from models.contracts.errors import ConfigError, InputError
+from models.contracts.release import Release
+from models.contracts.task import Task
+from quantize.events import body_of, parted, read_events
+from quantize.label_file import LabelFile
+from quantize.labelling import PipedKeys, Session, TerminalKeys, Unlabelled
+from quantize.progress import Progress
+from quantize.ranking import ranked
+from quantize.terminal import Sentences, results
+
+_RULES = Path(__file__).parent.parent / "docs" / "tasks"
+_MOST = 5_000
+
+
+@click.command("label", cls=Sentences)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--release", required=True, help="A shipped release's name, or a GGUF's path.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Where labels go.  [default: FILE.labelled.jsonl]"
+)
+@click.option("--jsonl", "field", metavar="FIELD", default="", help="Lines are JSON; `a.b.c` is the path to the text.")
+@click.option("--task", default="", metavar="FILE", help="A task file, for an instruct model that carries no release.")
+@click.option(
+    "--rules",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Markdown that says which label is right.  [default: docs/tasks/TASK.md, where it is there]",
+)
+@click.option(
+    "--most",
+    type=click.IntRange(min=1),
+    default=_MOST,
+    show_default=True,
+    help="Ask the release about so many different events, drawn evenly from FILE.",
+)
+def label_command(
+    *, file: Path, release: str, out: Path | None, field: str, task: str, rules: Path | None, most: int
+) -> None:
+    """Label the events of FILE by hand: any log, an event per line.
+
+    Asks RELEASE about the events and shows them one at a time, that of which it is least certain first; what is like
+    something that was labelled or shown before comes after everything that is not. A key says the label, Enter that
+    the model is right, s skips, u undoes, ? shows the rules, q quits. Each label is on the disk before the next event
+    is shown; the same command goes on where it stopped.
+
+    What is collected so is the hard part of a stream: good to learn from, and harder to be right about than the stream.
+    Where standard input is no terminal, each of its lines is a key.
+
+    Exits 0, also when it was interrupted at an event; 1 when the disk takes no more; 2 when the release, FILE or what
+    is in --out cannot be used.
+
+    \b
+    Examples:
+      python -m quantize label /var/log/auth.log --release soc-triage --out auth.jsonl
+      python -m quantize label events.jsonl --jsonl message --release build/releases/mine-3.gguf
+      python -m quantize label tickets.txt --release ./qwen2.5-0.5b-q4_0.gguf --task models/tasks/support-routing.toml
+    """
+    from quantize.named_release import named_release  # noqa: PLC0415 - `--help` answers without loading a runtime
+
+    if sys.stdin is None:
+        raise ConfigError("standard input: found closed, wanted a terminal, or keys, one per line")
+    path, found = named_release(release, task)
+    out = out or file.with_name(f"{file.name}.labelled.jsonl")
+    if out.resolve() == file.resolve():
+        raise InputError(f"{out}: is what is read, and labels go to a file of their own; give another --out")
+    labels = LabelFile(out, found.task.label_names)
+    text_of_rules = _rules(rules, found.task)
+    with Progress() as progress:
+        events = read_events(file, field)
+        if left_out := events.left_out(file, field):
+            progress.tell(left_out)
+        labelled = [one.text for one in labels.given]
+        queue = _queue(path, found, events.texts, labelled, most=most, progress=progress)
+    console = results()
+    session = Session(found.task, labels, console, text_of_rules, _now)
+    session.run(queue, TerminalKeys() if sys.stdin.isatty() else PipedKeys(sys.stdin.buffer))
+    counts = Counter(one.label for one in labels.given)
+    by_label = ", ".join(f"{counts[name]} {name}" for name in found.task.label_names if counts[name])
+    by_hand = f" ({by_label})" if by_label else ""
+    click.echo(f"\nlabelled {session.labelled} of {len(queue)} events; {out} has {len(labels.given)}{by_hand}")
+    if len(counts) > 1:
+        with_task = ["--task", task] if task else []
+        click.echo(
+            f"next: {shlex.join(['python', '-m', 'quantize', 'measure', release, '--events', str(out), *with_task])}"
+        )
+    else:
+        click.echo("next: the same command; nothing can be measured before two labels have events")
+
+
+def _queue(
+    path: Path, release: Release, texts: Sequence[str], labelled: Sequence[str], *, most: int, progress: Progress
+) -> list[Unlabelled]:
+    """Ask the release about what differs from what is labelled, and from one another, in more than the header."""
+    from quantize import ask  # noqa: PLC0415 - as above
+
+    done = {body_of(text) for text in labelled}
+    different: dict[str, str] = {}  # by body
+    for text in texts:
+        if (body := body_of(text)) not in done:
+            different.setdefault(body, text)
+    bodies = list(different)
+    if len(bodies) > most:
+        progress.tell(f"took {most} of {len(bodies)} different events, evenly")
+        bodies = [bodies[number * len(bodies) // most] for number in range(most)]
+    if not bodies:
+        return []
+    with ask.Asked(path, release, fields=False) as classifier:
+        said = ask.answers_of(classifier, bodies, progress.bar(release.title)).probabilities
+    queue = []
+    for at in ranked(bodies, said, sorted(done)):
+        text = different[bodies[at]]
+        queue.append(Unlabelled(text, parted(text)[0], bodies[at], tuple(said[at].tolist())))
+    return queue
+
+
+def _rules(path: Path | None, task: Task) -> str:
+    if path is None:
+        path = _RULES / f"{task.name}.md"
+        if not path.is_file():
+            return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the rules cannot be read: {error}") from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

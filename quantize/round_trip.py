@@ -1,0 +1,114 @@
+"""Whether a converted checkpoint says what the checkpoint says: tokens and logits, on real texts.
+
+llama.cpp tokenises by itself, and its converter drops what it has no tensor for (BERT's pooler) without a word; both
+show here and nowhere else.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from models.contracts.errors import InputError
+from models.llama import Batch, Context, Encoder, Model
+from models.wording import words_of
+
+_TEXTS = 100
+_MOST_TOKENS = 256
+_MOST_FOREIGN = 0.02  # share of the texts that may be tokenised differently: unusual Unicode
+_MOST_APART = 0.1  # between logits; 16-bit weights move them by a few hundredths
+Logits = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+class RoundTrip(Struct, frozen=True):
+    """How near the GGUF is to the checkpoint."""
+
+    texts: int
+    tokenised_alike: int
+    most_apart: float  # the largest difference between two logits, over texts that are tokenised alike
+    same_answer: float  # share of those whose likeliest output is the same
+
+
+def check(checkpoint: Path, gguf: Path, bodies: Sequence[str], *, worded: bool = False) -> RoundTrip:
+    """Compare them on some of `bodies`.
+
+    Raises:
+        InputError: they differ by more than 16-bit weights explain.
+    """
+    step = max(1, len(bodies) // _TEXTS)
+    texts = [words_of(body).text if worded else body for body in bodies[::step][:_TEXTS]]
+    with Model(gguf) as model:
+        theirs_ids, theirs = _by_transformers(checkpoint, texts, encodes=model.pools_to_labels)
+        ours_ids = [
+            (model.vocabulary.encode_whole(text) if model.pools_to_labels else model.vocabulary.encode(text))[
+                :_MOST_TOKENS
+            ]
+            for text in texts
+        ]
+        alike = [at for at, ids in enumerate(ours_ids) if ids == theirs_ids[at]]
+        found = _by_llama_cpp(model, [ours_ids[at] for at in alike])
+    apart = [float(np.abs(found[index] - theirs[at]).max()) for index, at in enumerate(alike)]
+    same = [int(found[index].argmax()) == int(theirs[at].argmax()) for index, at in enumerate(alike)]
+    outcome = RoundTrip(len(texts), len(alike), max(apart, default=0.0), sum(same) / max(1, len(same)))
+    if outcome.tokenised_alike < (1 - _MOST_FOREIGN) * outcome.texts:
+        raise InputError(
+            f"{gguf}: of {outcome.texts} texts {outcome.texts - outcome.tokenised_alike} are tokenised otherwise than "
+            f"by {checkpoint}; it would not say what was trained"
+        )
+    if outcome.most_apart > _MOST_APART:
+        raise InputError(
+            f"{gguf}: its logits differ from {checkpoint}'s by up to {outcome.most_apart:.3f}, at most {_MOST_APART} "
+            "expected; llama.cpp's converter left something out (a pooler, perhaps: train a head over the mean)"
+        )
+    return outcome
+
+
+def _by_transformers(checkpoint: Path, texts: Sequence[str], *, encodes: bool) -> tuple[list[list[int]], list[Logits]]:
+    import torch  # noqa: PLC0415 - it takes seconds
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    from quantize.pretrained import read_decoder  # noqa: PLC0415
+
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # what looks like a mark is an event's text, as at a gateway
+    ids = [tokenizer.encode(text, add_special_tokens=encodes).ids[:_MOST_TOKENS] for text in texts]
+    with torch.inference_mode():
+        answer = _mean_pooled(checkpoint) if encodes else _last_of(read_decoder(checkpoint).eval())
+        logits = [answer(torch.tensor([tokens])).float().numpy() for tokens in ids]
+    return ids, logits
+
+
+def _last_of(model: Any) -> Callable[..., Any]:
+    return lambda tokens: model(input_ids=tokens).logits[0, -1]
+
+
+def _mean_pooled(checkpoint: Path) -> Callable[..., Any]:
+    """Return the checkpoint as llama.cpp is told to run it: its head over the mean of the tokens."""
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    from quantize.pretrained import read_encoder  # noqa: PLC0415
+
+    encoder = read_encoder(checkpoint).eval()
+    weights = load_file(checkpoint / "model.safetensors")
+    head, bias = weights["classifier.weight"], weights["classifier.bias"]
+    return lambda tokens: head @ encoder(input_ids=tokens).last_hidden_state[0].mean(dim=0) + bias
+
+
+def _by_llama_cpp(model: Model, ids: Sequence[Sequence[int]]) -> list[Logits]:
+    if model.pools_to_labels:
+        lane = Encoder(model, rows=_MOST_TOKENS, sequences=1)
+        return [lane.encode([tokens])[0] for tokens in ids]
+    context = Context(model, cells=_MOST_TOKENS, rows=_MOST_TOKENS, sequences=1, attention="plain")
+    logits = []
+    for tokens in ids:
+        batch = Batch(len(tokens))
+        batch.token[:] = tokens
+        batch.position[:] = np.arange(len(tokens))
+        batch.wanted[-1] = 1
+        logits.append(context.decode(batch, 0, len(tokens))[0].copy())
+        context.forget(0, 0)
+    return logits

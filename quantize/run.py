@@ -1,0 +1,161 @@
+"""A recipe to a measured, gated release: train, convert, compress, calibrate, measure, gate, package."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from models.contracts.errors import InputError
+from models.contracts.release import Release
+from models.contracts.task import Task
+from models.release_file import SHIPPED
+from quantize import compress, gate
+from quantize.card import card
+from quantize.checkpoint import checkpoint_of
+from quantize.evaluate import Calibrated, calibrated, measured
+from quantize.examples import Examples, examples_of
+from quantize.figures import Figures
+from quantize.package import package
+from quantize.progress import Progress
+from quantize.recipe import Candidate, Recipe, read_task
+from quantize.report import report
+from quantize.start import base_folder
+from quantize.steps import Code, Steps
+
+T = TypeVar("T")
+
+_DRAWN = ("examples", "labelled", "event_types", "product_groups", "expand", "envelope", "values", "noise")
+_DRAWN_BY = (
+    *(Code(f"quantize.{name}") for name in _DRAWN),
+    *(Path(__file__).with_name(name) for name in ("words.toml", "product_words.toml")),
+)
+_ASKED_BY = (Code("models.encoder"), Code("models.decoder"), Code("models.wording"), Code("models.roles"))
+_JUDGED_BY = (
+    Code("quantize.evaluate"),
+    Code("quantize.calibrate"),
+    Code("quantize.measure"),
+    Code("quantize.compress"),
+)
+_TRIED_BY = (Code("quantize.injection"), Code("quantize.baseline"))
+
+
+class Finished(Struct, frozen=True):
+    """A release's file, and why it is not to be shipped, if so."""
+
+    path: Path
+    blocked: tuple[str, ...]
+    figures: Figures
+
+
+def run(recipe: Recipe, root: Path, build: Path, progress: Progress) -> Finished:
+    """Make a release by its recipe; what it names lies below `root`, what is made below `build`.
+
+    A release that misses a limit is written, too, so that it can be looked at; its card and its provenance say so.
+
+    Raises:
+        ConfigError, InputError, UnavailableError: a part of the recipe cannot be had, read or done, and why.
+    """
+    task = read_task(root / recipe.task)
+    _check_severity(recipe, task)
+    progress.tell(f"reading {recipe.data.path}")
+    examples = examples_of(recipe.data, root, task, recipe.seed)
+    base = None if recipe.base.kind == "none" else base_folder(recipe.base, root, build / "bases")
+    steps = Steps(build / "quantize" / recipe.name, progress.tell)
+    beside = [root / path for path in (recipe.data.foreign, recipe.data.quiet) if path]
+    drawn = (recipe.data, examples.digest, *beside, task, recipe.seed, *_DRAWN_BY)
+
+    checkpoint = checkpoint_of(recipe, task, examples, base=base, steps=steps, drawn=drawn, progress=progress)
+    draft = Release(name=recipe.name, number=recipe.number, task=task, prompt=checkpoint.prompt, roles=checkpoint.roles)
+    files = [(one, _compressed(one, checkpoint.gguf, steps)) for one in _candidates(recipe)]
+    judged = (checkpoint.gguf, draft, recipe.quantization, recipe.gate, *drawn, *_ASKED_BY, *_JUDGED_BY)
+    candidate = _done(
+        steps, "calibrate", judged, Calibrated,
+        lambda: calibrated(recipe, draft, checkpoint.gguf, files, found=examples, progress=progress),
+    )  # fmt: skip
+    small = files[candidate.chosen][1]
+    figures = _done(
+        steps, "measure", (*judged, candidate, recipe.severity, *_shipped(recipe), *_TRIED_BY), Figures,
+        lambda: measured(recipe, candidate, small, checkpoint.gguf, found=examples, progress=progress),
+    )  # fmt: skip
+    figures = replace(figures, minutes={name: round(took / 60, 1) for name, took in steps.seconds.items()})
+    blocked = gate.reasons_to_block(figures, recipe.gate, recipe.quantization)
+    release = replace(candidate.release, provenance=_provenance(recipe, examples, figures, blocked))
+    return Finished(
+        _published(recipe, release, figures, blocked, small=small, releases=build / "releases"), blocked, figures
+    )
+
+
+def _shipped(recipe: Recipe) -> list[Path]:
+    """Return the release of that name which is shipped now, to be measured beside the new one."""
+    path = SHIPPED / f"{recipe.name}.gguf"
+    return [path] if path.is_file() else []
+
+
+def _candidates(recipe: Recipe) -> tuple[Candidate, ...]:
+    return (Candidate(type="F16"),) if recipe.base.kind == "gguf" else recipe.quantization.candidates
+
+
+def _compressed(candidate: Candidate, whole: Path, steps: Steps) -> Path:
+    if candidate.type == "F16":
+        return whole
+
+    def work(out: Path) -> None:
+        done = compress.compress(whole, out / "small.gguf", candidate)
+        (out / "compressed.json").write_bytes(msgspec.json.encode(replace(done, path="small.gguf")))
+
+    name = f"compress {candidate.title}".replace(" ", "-").replace(",", "")
+    return steps.run(name, [whole, candidate, Code("quantize.compress")], work) / "small.gguf"
+
+
+def _done(steps: Steps, name: str, inputs: Sequence[object], kind: type[T], work: Callable[[], T]) -> T:
+    """Return the record that a step left, or leaves."""
+
+    def write(out: Path) -> None:
+        (out / "record.json").write_bytes(msgspec.json.encode(work()))
+
+    return msgspec.json.decode((steps.run(name, inputs, write) / "record.json").read_bytes(), type=kind)
+
+
+def _published(
+    recipe: Recipe, release: Release, figures: Figures, blocked: Sequence[str], *, small: Path, releases: Path
+) -> Path:
+    """Write the release, and beside it its figures, card and report."""
+    releases.mkdir(parents=True, exist_ok=True)
+    path = releases / f"{release.title}.gguf"
+    package(small, release, path)
+    path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1))
+    path.with_suffix(".md").write_text(card(recipe, release, figures, path, blocked), encoding="utf-8")
+    path.with_suffix(".html").write_text(report(recipe, release, figures, blocked), encoding="utf-8")
+    return path
+
+
+def _provenance(recipe: Recipe, examples: Examples, figures: Figures, blocked: Sequence[str]) -> dict[str, str]:
+    peer = figures.peer(gate.N_GRAMS)
+    told = {
+        "recipe": msgspec.json.encode(recipe).decode(),
+        "data": f"{recipe.data.path}: {recipe.data.attribution}",
+        "data_sha256": examples.digest,
+        "data_licence": recipe.data.licence,
+        "base_licence": recipe.base.licence,
+        "licence": recipe.licence,
+        "quantization": figures.chosen,
+        "accuracy": str(figures.accuracy),
+        "macro_f1": str(figures.macro_f1),
+        "macro_f1_of_n_grams": "" if peer is None else f"{peer.macro_f1:.3f}",
+        "ece": str(figures.ece),
+        "label_flips": "" if figures.label_flips is None else f"{figures.label_flips:.4f}",
+        "minutes": f"{sum(figures.minutes.values()):.1f}",
+        "machine": figures.machine,
+        "blocked": "; ".join(blocked),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _check_severity(recipe: Recipe, task: Task) -> None:
+    if recipe.severity and sorted(recipe.severity) != sorted(task.label_names):
+        raise InputError(
+            f"`severity` is {list(recipe.severity)}; all labels of task {task.name} wanted: {list(task.label_names)}"
+        )

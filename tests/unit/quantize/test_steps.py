@@ -1,0 +1,242 @@
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import sleep
+
+import pytest
+from msgspec import Struct
+
+from models.contracts.errors import ConfigError, HeadwaterError, InputError
+from quantize.steps import Code, Steps, digest_of_inputs
+from tests.conftest import absent
+
+ROOT = Path(__file__).parents[3]
+
+
+class Settings(Struct, frozen=True):
+    epochs: int = 1
+    names: dict[str, int] = {}
+
+
+class Bench:
+    """Steps in a folder, with what they said and how often the work was done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.said, self.times = folder, list[str](), 0
+        self.steps = self.anew()
+
+    def anew(self) -> Steps:
+        return Steps(self.folder, self.said.append)
+
+    def run(self, *inputs: object) -> Path:
+        def work(out: Path) -> None:
+            self.times += 1
+            (out / "result").write_text(f"{self.times}", encoding="utf-8")
+
+        return self.steps.run("train", inputs, work)
+
+    def runs_again_for(self, *inputs: object) -> bool:
+        before = self.times
+        self.run(*inputs)
+        return self.times > before
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "release")
+
+
+def test_a_step_runs_once_for_the_same_inputs(bench: Bench) -> None:
+    inputs = (Settings(names={"a": 1, "b": 2}), "text", 3, None)
+    done = bench.run(*inputs)
+    bench.steps = bench.anew()
+
+    assert bench.run(Settings(names={"b": 2, "a": 1}), "text", 3, None) == done
+    assert (bench.times, (done / "result").read_text(encoding="utf-8")) == (1, "1")
+    assert "nothing that goes into it has changed" in bench.said[-1]
+
+
+def test_a_step_runs_again_for_another_value_or_another_order(bench: Bench) -> None:
+    bench.run(Settings(), "text", 3)
+
+    assert bench.runs_again_for(Settings(epochs=2), "text", 3)
+    assert bench.runs_again_for("text", Settings(), 3)
+    assert bench.runs_again_for(Settings(), "text")
+    assert not bench.runs_again_for(Settings(), "text", 3)
+
+
+def test_a_step_runs_again_for_other_bytes_in_a_file(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"one")
+    bench.run(file)
+    file.touch()
+
+    assert not bench.runs_again_for(file)
+    file.write_bytes(b"two")
+    assert bench.runs_again_for(file)
+
+
+def test_a_step_runs_again_for_whatever_changes_in_a_folder(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "config.json").write_bytes(b"{}")
+    (folder / "deep" / "weights").write_bytes(b"1")
+    bench.run(folder)
+
+    assert not bench.runs_again_for(folder)
+    (folder / "deep" / "weights").write_bytes(b"2")
+    assert bench.runs_again_for(folder)
+    (folder / "config.json").rename(folder / "other.json")
+    assert bench.runs_again_for(folder)
+    (folder / "new").write_bytes(b"")
+    assert bench.runs_again_for(folder)
+
+
+def test_when_a_folder_of_another_step_was_made_does_not_count(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"1")
+    (folder / "step.json").write_bytes(b'{"seconds": 1.0}')
+    bench.run(folder)
+    (folder / "step.json").write_bytes(b'{"seconds": 2.0}')
+
+    assert not bench.runs_again_for(folder)
+
+
+def test_a_step_runs_again_for_other_source_of_a_module_which_is_not_imported(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "of_this_test_alone.py"
+    module.write_text("raise RuntimeError", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    bench.run(Code(module.stem))
+
+    assert not bench.runs_again_for(Code(module.stem))
+    module.write_text("raise RuntimeError  # mended", encoding="utf-8")
+    assert bench.runs_again_for(Code(module.stem))
+    with pytest.raises(ValueError, match=r"no module quantize\.nowhere"):
+        bench.run(Code("quantize.nowhere"))
+
+
+def test_a_step_by_another_name_is_another_step() -> None:
+    assert digest_of_inputs("train", ["x"]) != digest_of_inputs("measure", ["x"])
+    assert digest_of_inputs("train", ["x", "y"]) != digest_of_inputs("train", ["x\0y"])
+
+
+@pytest.mark.parametrize("error", [InputError("it cannot be learnt"), ConfigError("no such base")])
+def test_what_failed_leaves_no_folder_and_is_done_anew(bench: Bench, error: HeadwaterError) -> None:
+    def fail(out: Path) -> None:
+        (out / "half").write_bytes(b"x")
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        bench.steps.run("train", [1], fail)
+    assert list(bench.folder.iterdir()) == []
+
+    done = bench.run(1)
+    assert {path.name for path in done.iterdir()} == {"result", "step.json"}
+    assert bench.steps.seconds.keys() == {"train"}
+
+
+def test_what_was_interrupted_is_gone_on_with_in_the_same_folder(bench: Bench) -> None:
+    folders = []
+
+    def work(out: Path) -> None:
+        folders.append(out)
+        if not (out / "state").exists():
+            (out / "state").write_bytes(b"half")
+            raise KeyboardInterrupt
+        (out / "state").rename(out / "result")
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.steps.run("train", [1], work)
+    left = list(bench.folder.iterdir())
+    assert [path.name.endswith(".unfinished") for path in left] == [True]
+
+    bench.steps = bench.anew()
+    done = bench.steps.run("train", [1], work)
+
+    assert folders[0] == folders[1] == left[0]
+    assert (done / "result").read_bytes() == b"half"
+    assert list(bench.folder.iterdir()) == [done]
+    assert "train: goes on where it stopped" in bench.said
+
+
+def test_a_process_that_is_killed_in_a_step_leaves_nothing_that_looks_finished(bench: Bench) -> None:
+    child = os.fork()
+    if not child:
+        bench.steps.run("train", [1], lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+    assert bench.runs_again_for(1)
+
+
+def test_how_long_a_step_took_is_remembered(bench: Bench) -> None:
+    done = bench.steps.run("train", [1], lambda _: sleep(0.25))
+    took = bench.steps.seconds["train"]
+    again = bench.anew()
+    again.run("train", [1], lambda _: None)
+
+    assert 0.25 <= took < 60
+    assert again.seconds == {"train": pytest.approx(took, abs=0.06)}
+    assert json.loads((done / "step.json").read_bytes())["step"] == "train"
+    assert f"{again.seconds['train']:.1f} s then" in bench.said[-1]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        absent(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@contextmanager
+def files_of_at_most(limit_bytes: int) -> Iterator[None]:
+    """Let every file that this process writes end there, as on a file system that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
+
+
+def write_a_megabyte(out: Path) -> None:
+    (out / "weights").write_bytes(b"x" * (1 << 20))
+
+
+def test_a_full_disk_is_said_in_a_sentence_and_the_step_can_be_done_after(small_disk: Path) -> None:
+    bench = Bench(small_disk / "release")
+
+    with pytest.raises(InputError) as refused:
+        bench.steps.run("train", [1], write_a_megabyte)
+
+    unfinished = next(bench.folder.iterdir())
+    assert str(refused.value) == f"train: cannot write to {unfinished}: {os.strerror(errno.ENOSPC)}"
+    (unfinished / "weights").unlink()
+    assert bench.runs_again_for(1)
+
+
+def test_a_file_that_may_not_grow_is_said_in_a_sentence(bench: Bench) -> None:
+    with (
+        files_of_at_most(1 << 16),
+        pytest.raises(InputError, match=f"train: cannot write to .*: {os.strerror(errno.EFBIG)}"),
+    ):
+        bench.steps.run("train", [1], write_a_megabyte)
