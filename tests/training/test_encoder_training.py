@@ -38,7 +38,7 @@ TASK = replace(
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FOREIGN = ["Melt the butter slowly and stir in the flour.", "The moon rose over the hill, and nobody spoke."]
 PLAN = TrainEncoder(
-    epochs=10, rounded_epochs=2, rate=3e-3, head_rate=1e-2, batch_tokens=256, max_tokens=64, foreign_share=0.02
+    epochs=8, rounded_epochs=2, rate=3e-3, head_rate=1e-2, batch_tokens=256, max_tokens=64, foreign_share=0.02
 )
 WORDED = replace(PLAN, wording="words-1", train_embeddings=True, layers=1)
 plans = pytest.mark.parametrize("plan", [PLAN, WORDED], ids=["as it is", "worded, one layer, embeddings too"])
@@ -47,7 +47,8 @@ plans = pytest.mark.parametrize("plan", [PLAN, WORDED], ids=["as it is", "worded
 def event(label: str, chance: Random) -> Example:
     user, address = chance.choice(("root", "ana", "bo")), f"10.0.{chance.randrange(9)}.{chance.randrange(99)}"
     if label == "benign":
-        return Example(f"cron: session opened for user {user} by uid 0", label, "cron", {})
+        text = f"cron: session opened for user {user} by uid 0 at {address}, nothing else"
+        return Example(text, label, "cron", {})
     if label == "suspicious":
         fields = {"source": (address,), "technique": ("T1110",), "observable": (user,)}
         return Example(f"sshd: Failed password for {user} from {address} port 22", label, "sshd", fields)
@@ -104,7 +105,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(
-    base: Path, plan: TrainEncoder, out: Path, tick: Callable[[int, int], None] = lambda _done, _all: None, seed: int = 1
+    base: Path,
+    plan: TrainEncoder,
+    out: Path,
+    tick: Callable[[int, int], None] = lambda _done, _all: None,
+    seed: int = 1,
 ) -> Path:
     out.mkdir(exist_ok=True)
     train_encoder(EXAMPLES, TASK, base, plan, seed=seed, out=out, tick=tick)
@@ -136,7 +141,7 @@ def interrupted_after(share: float) -> Callable[[int, int], None]:
 
 
 @plans
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_what_was_interrupted_ends_with_the_same_weights(
     base: Path, whole: dict[TrainEncoder, Path], tmp_path: Path, plan: TrainEncoder, share: float
 ) -> None:
@@ -147,7 +152,7 @@ def test_what_was_interrupted_ends_with_the_same_weights(
 
     assert equal(whole[plan], tmp_path)
     assert said[-1][0] == said[-1][1]
-    assert (said[0][0] == 1) == (share == 0.1)
+    assert (said[0][0] == 1) == (share == 0.05)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in whole[plan].iterdir()}
 
 
@@ -237,9 +242,7 @@ def test_a_task_without_fields_has_no_roles(base: Path, tmp_path: Path) -> None:
     task = replace(TASK, fields=(), fields_for=())
     plain = [replace(one, fields={}) for one in drawn(0, 12)]
     examples = replace(EXAMPLES, draw=lambda _: plain)
-    train_encoder(
-        examples, task, base, replace(PLAN, epochs=1), seed=1, out=tmp_path, tick=lambda _done, _all: None
-    )
+    train_encoder(examples, task, base, replace(PLAN, epochs=1), seed=1, out=tmp_path, tick=lambda _done, _all: None)
 
     assert read_roles(tmp_path) is None
 
