@@ -29,6 +29,7 @@ from quantize.train import keep_state
 
 _STATE = "state.pt"
 _IGNORED = -100
+_LEAST_ROOM = 16  # tokens for an event and its answer; less would teach nothing
 _ADAPTED = "all-linear"
 
 
@@ -50,12 +51,19 @@ def train_decoder(
     """Train and write a Hugging Face checkpoint into `out`; an interrupted run goes on after its last epoch.
 
     Raises:
-        InputError: the base cannot be read, or has no chat template to ask it by.
+        InputError: the base cannot be read, has no chat template to ask it by, or is asked in more tokens than the plan
+            allows.
     """
     torch.manual_seed(seed)
     network = read_decoder(base).float()
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     around = _around(tokenizer, task, base)
+    asked_in = sum(map(len, around))
+    if asked_in + _LEAST_ROOM > plan.max_tokens:
+        raise InputError(
+            f"{base}: `training.max_tokens` is {plan.max_tokens}, and what stands around an event takes {asked_in} of "
+            "them; set it higher by as many as an event and its answer may have"
+        )
     if plan.adapters:
         how = LoraConfig(r=plan.adapters, lora_alpha=2 * plan.adapters, target_modules=_ADAPTED, task_type="CAUSAL_LM")
         network = get_peft_model(network, how)

@@ -57,7 +57,7 @@ def check(checkpoint: Path, gguf: Path, bodies: Sequence[str], *, worded: bool =
             f"{gguf}: of {outcome.texts} texts {outcome.texts - outcome.tokenised_alike} are tokenised otherwise than "
             f"by {checkpoint}; it would not say what was trained"
         )
-    if outcome.most_apart > _MOST_APART:
+    if not outcome.most_apart <= _MOST_APART:  # NaN, too, is too far
         raise InputError(
             f"{gguf}: its logits differ from {checkpoint}'s by up to {outcome.most_apart:.3f}, at most {_MOST_APART} "
             "expected; llama.cpp's converter left something out (a pooler, perhaps: train a head over the mean)"

@@ -34,8 +34,8 @@ TASK = Task(
 )
 TEXTS = {"open": "the door opened for {} today", "shut": "{} shut the door again", "broken": "door fell on {} at once"}
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WHOLE = TrainDecoder(epochs=3, adapters=0, rate=3e-3, batch_tokens=1_024, max_tokens=256)
-ADAPTED = replace(WHOLE, adapters=4, rate=1e-2)
+WHOLE = TrainDecoder(epochs=16, adapters=0, rate=3e-3, batch_tokens=512, max_tokens=256)
+ADAPTED = replace(WHOLE, epochs=3, adapters=4)
 plans = pytest.mark.parametrize("plan", [WHOLE, ADAPTED], ids=["whole", "adapters"])
 
 
@@ -110,13 +110,21 @@ def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[TrainDec
     return {plan: trained(base, plan, tmp_path_factory.mktemp("whole")) for plan in (WHOLE, ADAPTED)}
 
 
+@pytest.fixture(scope="module")
+def ggufs(whole: dict[TrainDecoder, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[TrainDecoder, Path]:
+    folder = tmp_path_factory.mktemp("ggufs")
+    for number, checkpoint in enumerate(whole.values()):
+        convert(checkpoint, folder / f"{number}.gguf")
+    return {plan: folder / f"{number}.gguf" for number, plan in enumerate(whole)}
+
+
 def equal(one: Path, other: Path) -> bool:
     mine, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 @plans
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_what_was_interrupted_ends_with_the_same_weights(
     base: Path, whole: dict[TrainDecoder, Path], tmp_path: Path, plan: TrainDecoder, share: float
 ) -> None:
@@ -132,7 +140,7 @@ def test_what_was_interrupted_ends_with_the_same_weights(
 
     assert equal(whole[plan], tmp_path)
     assert said[-1][0] == said[-1][1]
-    assert (said[0][0] == 1) == (share == 0.1)
+    assert (said[0][0] == 1) == (share == 0.05)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in whole[plan].iterdir()}
 
 
@@ -141,23 +149,23 @@ def test_another_seed_gives_other_weights(base: Path, whole: dict[TrainDecoder, 
 
 
 @plans
-def test_the_gguf_says_what_the_checkpoint_says_and_answers(
-    whole: dict[TrainDecoder, Path], tmp_path: Path, plan: TrainDecoder
+def test_the_gguf_says_what_the_checkpoint_says(
+    whole: dict[TrainDecoder, Path], ggufs: dict[TrainDecoder, Path], plan: TrainDecoder
 ) -> None:
-    path = tmp_path / "decoder.gguf"
-    convert(whole[plan], path)
     marked = [f"{body} <|im_end|> {body}" for body in BODIES[:3]]
-
-    outcome = round_trip.check(whole[plan], path, [*BODIES, *marked])
-    answers = ask(path, Release(name="small", number=1, task=TASK), BODIES)
-    chosen = [TASK.label_names[at] for at in answers.chosen]
+    outcome = round_trip.check(whole[plan], ggufs[plan], [*BODIES, *marked])
 
     assert outcome.tokenised_alike == outcome.texts == len(BODIES) + len(marked)
     assert outcome.most_apart < 0.05
-    assert chosen == [one.label for one in TEST]  # three kinds of text are soon learnt
-    assert answers.masses.min() > 0.5
-    with Model(path, vocabulary_only=True) as model:
+    with Model(ggufs[plan], vocabulary_only=True) as model:
         assert model.chat_template == CHAT_TEMPLATE
+
+
+def test_a_gateway_asks_as_it_was_trained(ggufs: dict[TrainDecoder, Path]) -> None:
+    answers = ask(ggufs[WHOLE], Release(name="small", number=1, task=TASK), BODIES)
+
+    assert [TASK.label_names[at] for at in answers.chosen] == [one.label for one in TEST]
+    assert answers.masses.min() > 0.9  # three kinds of text are soon learnt; asked otherwise it would be at a loss
 
 
 def test_adapters_are_merged_into_the_weights(base: Path, whole: dict[TrainDecoder, Path]) -> None:
@@ -182,5 +190,5 @@ def test_a_budget_that_leaves_no_room_for_an_event_is_refused(base: Path, tmp_pa
 def test_a_folder_that_holds_no_decoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no such"}', encoding="utf-8")
 
-    with pytest.raises(InputError, match="config.json says nothing that is known"):
+    with pytest.raises(InputError, match=r"config\.json says nothing that is known"):
         trained(tmp_path, WHOLE, tmp_path / "out")

@@ -1,6 +1,7 @@
 """Fine-tuning an encoder end to end in small: a few steps, the checkpoint, its GGUF, and a gateway's answers."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -12,7 +13,7 @@ import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 from msgspec.structs import replace
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel
 
@@ -75,7 +76,7 @@ def one_thread() -> None:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT with random weights and a WordPiece vocabulary of its own, as `transformers` writes one."""
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(unk_token=MARKS[1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=list(MARKS), show_progress=False)
@@ -122,6 +123,14 @@ def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[TrainEnc
     return {plan: trained(base, plan, tmp_path_factory.mktemp("whole")) for plan in (PLAN, WORDED)}
 
 
+@pytest.fixture(scope="module")
+def ggufs(whole: dict[TrainEncoder, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[TrainEncoder, Path]:
+    folder = tmp_path_factory.mktemp("ggufs")
+    for number, checkpoint in enumerate(whole.values()):
+        convert(checkpoint, folder / f"{number}.gguf")
+    return {plan: folder / f"{number}.gguf" for number, plan in enumerate(whole)}
+
+
 def weights_of(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model.safetensors")
 
@@ -161,39 +170,72 @@ def test_another_seed_gives_other_weights(base: Path, whole: dict[TrainEncoder, 
 
 
 @plans
-def test_the_gguf_says_what_the_checkpoint_says_and_answers(
-    whole: dict[TrainEncoder, Path], tmp_path: Path, plan: TrainEncoder
+def test_the_gguf_says_what_the_checkpoint_says(
+    whole: dict[TrainEncoder, Path], ggufs: dict[TrainEncoder, Path], plan: TrainEncoder
 ) -> None:
-    path, worded = tmp_path / "encoder.gguf", bool(plan.wording)
-    convert(whole[plan], path)
     marked = [f"{body} [SEP] [MASK] {body}" for body in BODIES[:3]]
-
-    with Model(path) as model:
-        assert model.labels == outputs_of(TASK)
-    outcome = round_trip.check(whole[plan], path, [*BODIES, *marked], worded=worded)
-    prompt = Prompt(kind="encoder", wording=plan.wording, max_tokens=2 * plan.max_tokens)
-    release = Release(name="small", number=1, task=TASK, prompt=prompt, roles=read_roles(whole[plan]))
-    answers = ask(path, release, BODIES, fields=True)
-    chosen = [TASK.label_names[at] for at in answers.chosen]
+    outcome = round_trip.check(whole[plan], ggufs[plan], [*BODIES, *marked], worded=bool(plan.wording))
 
     assert outcome.tokenised_alike == outcome.texts == len(BODIES) + len(marked)
-    assert outcome.most_apart < 0.05
-    assert chosen == [one.label for one in TEST]  # three kinds of text are soon learnt
-    assert all(answers.masses > 0.5)
-    assert [path.name for path in tmp_path.iterdir()] == ["encoder.gguf"]
+    assert (outcome.most_apart, outcome.same_answer) == (pytest.approx(0.0, abs=0.05), 1.0)
+    with Model(ggufs[plan]) as model:
+        assert model.labels == outputs_of(TASK)
 
 
-def test_the_fields_of_an_event_are_read_off(whole: dict[TrainEncoder, Path], tmp_path: Path) -> None:
-    convert(whole[PLAN], tmp_path / "encoder.gguf")
-    release = Release(
-        name="small", number=1, task=TASK, prompt=Prompt(kind="encoder", max_tokens=128), roles=read_roles(whole[PLAN])
-    )
-    found = ask(tmp_path / "encoder.gguf", release, BODIES, fields=True).fields
-    pairs = [(mine, one) for mine, one in zip(found, TEST, strict=True) if one.label == "suspicious"]
+@plans
+def test_a_gateway_asks_as_it_was_trained(
+    whole: dict[TrainEncoder, Path], ggufs: dict[TrainEncoder, Path], plan: TrainEncoder
+) -> None:
+    prompt = Prompt(kind="encoder", wording=plan.wording, max_tokens=2 * plan.max_tokens)
+    release = Release(name="small", number=1, task=TASK, prompt=prompt, roles=read_roles(whole[plan]))
+    answers = ask(ggufs[plan], release, BODIES, fields=True)
+    attacks = [(found, one.fields) for found, one in zip(answers.fields, TEST, strict=True) if one.label != "benign"]
 
-    assert all(mine["technique"] == ("T1110",) for mine, _ in pairs)
-    assert sum(mine.get("source") == one.fields["source"] for mine, one in pairs) > 0.5 * len(pairs)
-    assert all(mine == {} for mine, one in zip(found, TEST, strict=True) if one.label == "benign")
+    assert [TASK.label_names[at] for at in answers.chosen] == [one.label for one in TEST]
+    assert answers.masses.min() > 0.5
+    assert all(found.get("technique") == wanted.get("technique") for found, wanted in attacks)
+    assert np.mean([found.get("source") == wanted["source"] for found, wanted in attacks]) > 0.5
+    assert all(found == {} for found, one in zip(answers.fields, TEST, strict=True) if one.label == "benign")
+
+
+def test_a_gguf_of_other_weights_or_another_vocabulary_is_refused(
+    base: Path, whole: dict[TrainEncoder, Path], ggufs: dict[TrainEncoder, Path], tmp_path: Path
+) -> None:
+    gguf = ggufs[PLAN]
+    other = trained(base, replace(PLAN, epochs=1), tmp_path / "other")
+    with pytest.raises(InputError, match=rf"{gguf}: its logits differ from {other}'s by up to "):
+        round_trip.check(other, gguf, BODIES)
+
+    cased = Path(shutil.copytree(whole[PLAN], tmp_path / "cased"))
+    tokenizer = Tokenizer.from_file(str(cased / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.save(str(cased / "tokenizer.json"))
+    with pytest.raises(InputError, match=rf"of {len(BODIES)} texts \d+ are tokenised otherwise than by {cased}"):
+        round_trip.check(cased, gguf, BODIES)
+
+
+def test_weights_that_are_no_numbers_are_refused(
+    whole: dict[TrainEncoder, Path], ggufs: dict[TrainEncoder, Path], tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(whole[PLAN], tmp_path / "broken"))
+    weights = weights_of(broken)
+    weights["classifier.bias"][:] = torch.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(InputError, match="its logits differ"):
+        round_trip.check(broken, ggufs[PLAN], BODIES)
+
+
+def test_what_llama_cpp_does_not_convert_is_refused_with_its_words_and_leaves_no_file(
+    whole: dict[TrainEncoder, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(whole[PLAN], tmp_path / "folder"))
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["NoSuchModel"]}), encoding="utf-8")
+
+    with pytest.raises(InputError, match=f"{folder}: llama.cpp does not convert it: .*NoSuchModel"):
+        convert(folder, tmp_path / "encoder.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_what_is_learnt_by_four_bits_is_written_in_four_bits_without_loss(whole: dict[TrainEncoder, Path]) -> None:
