@@ -34,7 +34,7 @@ TASK = Task(
 )
 TEXTS = {"open": "the door opened for {} today", "shut": "{} shut the door again", "broken": "door fell on {} at once"}
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WHOLE = TrainDecoder(epochs=16, adapters=0, rate=3e-3, batch_tokens=512, max_tokens=256)
+WHOLE = TrainDecoder(epochs=20, adapters=0, rate=6e-3, batch_tokens=512, max_tokens=256)
 ADAPTED = replace(WHOLE, epochs=3, adapters=4)
 plans = pytest.mark.parametrize("plan", [WHOLE, ADAPTED], ids=["whole", "adapters"])
 
@@ -124,7 +124,7 @@ def equal(one: Path, other: Path) -> bool:
 
 
 @plans
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
 def test_what_was_interrupted_ends_with_the_same_weights(
     base: Path, whole: dict[TrainDecoder, Path], tmp_path: Path, plan: TrainDecoder, share: float
 ) -> None:
@@ -140,7 +140,7 @@ def test_what_was_interrupted_ends_with_the_same_weights(
 
     assert equal(whole[plan], tmp_path)
     assert said[-1][0] == said[-1][1]
-    assert (said[0][0] == 1) == (share == 0.05)
+    assert (said[0][0] == 1) == (share == 0.02)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in whole[plan].iterdir()}
 
 
@@ -156,7 +156,7 @@ def test_the_gguf_says_what_the_checkpoint_says(
     outcome = round_trip.check(whole[plan], ggufs[plan], [*BODIES, *marked])
 
     assert outcome.tokenised_alike == outcome.texts == len(BODIES) + len(marked)
-    assert outcome.most_apart < 0.05
+    assert outcome.same_answer == 1.0
     with Model(ggufs[plan], vocabulary_only=True) as model:
         assert model.chat_template == CHAT_TEMPLATE
 

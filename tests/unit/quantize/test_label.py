@@ -243,7 +243,8 @@ def test_json_lines_are_read_at_the_path(tmp_path: Path, model: Path) -> None:
 def test_a_model_without_a_release_is_asked_by_a_task_file(log: Path, out: Path, tmp_path: Path) -> None:
     instruct = tiny_decoder(tmp_path / "instruct.gguf", release=None)
     task = tmp_path / "task.toml"
-    task.write_bytes(msgspec.toml.encode(TASK))
+    labels = "".join(f'[[labels]]\nname = "{one.name}"\ndescription = "{one.description}"\n' for one in TASK.labels)
+    task.write_text(f'name = "{TASK.name}"\ninstruction = "Triage."\ndefault_label = "{TASK.default_label}"\n{labels}')
     rules = tmp_path / "rules.md"
     rules.write_text("Look twice.")
     done = label(log, instruct, "--task", task, "--rules", rules, "--most", "3", keys="?\n2\n1\n")
