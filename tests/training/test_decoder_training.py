@@ -50,6 +50,8 @@ BODIES = [one.body for one in TEST]
 HELD = HeldOut(TEST, np.arange(len(TEST)))
 EXAMPLES = Examples(draw=drawn, calibration=HELD, test=HELD, foreign=[], foreign_test=[], digest="0")
 
+pytestmark = pytest.mark.timeout(600)  # the converter starts torch anew: seconds, or minutes on a starved machine
+
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> None:

@@ -13,10 +13,11 @@ from quantize import round_trip
 from quantize.ask import ask
 from quantize.convert import convert
 from quantize.event_types import in_fold, read_event_types
+from quantize.examples import Examples, HeldOut
 from quantize.expand import example_of, expand
 from quantize.network import Llama, Shape
-from quantize.recipe import read_task
-from quantize.scratch import PROMPT, save_checkpoint
+from quantize.recipe import TrainFromScratch, read_task
+from quantize.scratch import PROMPT, save_checkpoint, train_from_scratch
 from quantize.train import Plan, Progress, train
 from quantize.vocabulary import END_OF_TEXT, encode, ids, train_vocabulary
 
@@ -27,6 +28,8 @@ TYPES = LEARNT[::100]
 SHAPE = Shape(layers=1)
 TOKENIZER = train_vocabulary([example_of(line, TASK).body for line in expand(LEARNT[::2], 1, 5)], TASK, PROMPT)
 BODIES = [example_of(line, TASK).body for line in expand(TYPES, copies=1, seed=9)]
+
+pytestmark = pytest.mark.timeout(600)  # the converter starts torch anew: seconds, or minutes on a starved machine
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -70,6 +73,35 @@ def test_the_same_plan_gives_the_same_weights_whether_it_was_interrupted_or_not(
     assert 0 < len(gone_on) < steps
     assert gone_on[-1] == steps
     assert equal(whole, again)
+
+
+def test_a_checkpoint_is_all_that_is_left_of_a_training_that_was_interrupted(tmp_path: Path) -> None:
+    nothing = HeldOut([], np.array([]))
+    examples = Examples(
+        draw=lambda _: [], calibration=nothing, test=nothing, foreign=[], foreign_test=[], digest="0", types=TYPES[::4]
+    )
+    said: list[tuple[int, int]] = []
+
+    def interrupt(done: int, steps: int) -> None:
+        if done > 0.75 * steps:
+            raise KeyboardInterrupt
+
+    def go(tick: Callable[[int, int], None]) -> None:
+        train_from_scratch(examples, TASK, TrainFromScratch(epochs=2), seed=1, out=tmp_path, tick=tick)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    go(lambda done, steps: said.append((done, steps)))
+
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert said[0][0] > 1
+    assert said[-1][0] == said[-1][1]
 
 
 def test_the_gguf_tokenises_and_answers_as_the_network_does(tmp_path: Path) -> None:
