@@ -61,8 +61,17 @@ def main(wanted: tuple[str, ...], output: Path) -> None:
     """
     names = choose(wanted)
     rows = [row for module in modules_of(names) for row in measure(module) if row.name in names]
+    missing, missed = finish(rows, names, output, keep=bool(wanted))
+    sys.exit(bool(missing or missed))
+
+
+def finish(rows: list[Row], names: set[str], output: Path, *, keep: bool) -> tuple[list[str], list[str]]:
+    """Show and write the rows; return the names that were not measured, and those below their target, and say them.
+
+    With `keep`, rows in the file that were not asked for stay.
+    """
     show(rows)
-    kept = [row for row in read(output) if row.name not in names] if wanted else []
+    kept = [row for row in read(output) if row.name not in names] if keep else []
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(msgspec.json.format(msgspec.json.encode([*kept, *rows])) + b"\n")
     missing = sorted(names - {row.name for row in rows})
@@ -71,7 +80,7 @@ def main(wanted: tuple[str, ...], output: Path) -> None:
         click.echo(f"not measured: {', '.join(missing)}", err=True)
     if missed:
         click.echo(f"below target: {', '.join(missed)}", err=True)
-    sys.exit(bool(missing or missed))
+    return missing, missed
 
 
 def choose(wanted: tuple[str, ...]) -> set[str]:

@@ -185,6 +185,7 @@ def _tokenizer(base: Path) -> Tokenizer:
         raise InputError(f"{base}: no tokenizer.json that can be read: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # a mark in an event is text, as it is where it is served
     return tokenizer
 
 

@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.task import Task
-from models.header import split
 from models.release_file import digest_of
 from quantize import labelled
 from quantize.calibrate import Labels
 from quantize.event_types import EventType, corpus_digest, in_fold, read_event_types, without_look_alikes
-from quantize.expand import NOW_MS, Example, example_of, expand
+from quantize.events import body_of
+from quantize.expand import Example, example_of, expand
 from quantize.noise import disturb
 from quantize.recipe import Data
 
@@ -120,7 +120,7 @@ def _held_out(examples: Sequence[Example], copies: int) -> HeldOut:
 def _example(event: labelled.Labelled, task: Task) -> Example:
     fields = event.fields if event.label in task.fields_for else {}
     # A gateway splits the header off before the model reads; so does what the model learns from.
-    return Example(split(event.text, NOW_MS).body, event.label, event.group, fields)
+    return Example(body_of(event.text), event.label, event.group, fields)
 
 
 def _foreign(path: Path, without: Sequence[str]) -> tuple[list[str], list[str]]:

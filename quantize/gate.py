@@ -36,12 +36,12 @@ def reasons_to_block(figures: Figures, gate: Gate, limits: Compression = _NO_LIM
     reasons = [
         f"{what}: {_found(found)}, wanted at most {most:.4f}"
         for what, found, most in at_most
-        if most is not None and (found is None or found > most)
+        if most is not None and (found is None or not found <= most)
     ]
     reasons += [
         f"{what}: {_found(found)}, wanted at least {least:.4f}"
         for what, found, least in at_least
-        if least is not None and (found is None or found < least)
+        if least is not None and (found is None or not found >= least)
     ]
     return tuple(reasons)
 

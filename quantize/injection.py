@@ -18,6 +18,7 @@ from quantize.figures import Injections
 
 _ATTACKS = Path(__file__).with_suffix(".toml").with_name("injections.toml")
 _EXAMPLES = 12
+_KEYS = ("comment", "displayName", "description", "note", "userAgent")  # where strangers write
 
 
 class Case(Struct, frozen=True):
@@ -100,7 +101,6 @@ def _as_file_name(body: str, attack: str, chance: Random) -> str:
 
 def _as_json_value(body: str, attack: str, chance: Random) -> str:
     """Add a value to the record; an event that is none becomes the value of one."""
-    key = chance.choice(("comment", "displayName", "description", "note", "userAgent"))
     try:
         record = json.loads(body)
     except ValueError:
@@ -108,6 +108,7 @@ def _as_json_value(body: str, attack: str, chance: Random) -> str:
     if not isinstance(record, dict):
         record = {"message": body}
     pairs = list(record.items())
+    key = chance.choice([key for key in _KEYS if key not in record] or ["x-comment"])
     pairs.insert(chance.randrange(len(pairs) + 1), (key, attack))
     return json.dumps(dict(pairs), ensure_ascii=False)
 

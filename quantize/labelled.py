@@ -148,9 +148,12 @@ def _event(row: Any, task: Task, group_by: str) -> Labelled:
     if group_by and not isinstance(row.get(group_by), str):
         raise ValueError(f"no `{group_by}`, by which events are parted")
     text = row["text"]
+    told = row.get("fields") or {}
+    if not isinstance(told, dict) or not all(isinstance(values, str | list) for values in told.values()):
+        raise ValueError("`fields` is no object of values or lists of values")
     fields = {
         name: tuple(value for value in ([values] if isinstance(values, str) else values) if isinstance(value, str))
-        for name, values in (row.get("fields") or {}).items()
+        for name, values in told.items()
     }
     known = {field.name: field for field in task.fields}
     kept = {

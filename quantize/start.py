@@ -86,7 +86,7 @@ def _check_whole(file: Path) -> None:
                     (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0
                 )
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: its header cannot be read; the download broke off, or it is no safetensors"
             ) from error

@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 import click
-import msgspec
 
-from bench.__main__ import read, show
+from bench.__main__ import finish
 from bench.quality.measures import MEASURED, ROOT
 
 RESULTS = ROOT / "build" / "bench-quality.json"
@@ -35,16 +34,7 @@ def main(wanted: tuple[str, ...], output: Path) -> None:
         if chosen.intersection(names):
             click.echo(f"measuring {', '.join(sorted(chosen.intersection(names)))} …", err=True)
             rows += [one for one in work() if one.name in chosen]
-    show(rows)
-    kept = [one for one in read(output) if one.name not in chosen] if wanted else []
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(msgspec.json.format(msgspec.json.encode([*kept, *rows])) + b"\n")
-    missing = sorted(chosen - {one.name for one in rows})
-    missed = [one.name for one in rows if one.passed is False]
-    if missing:
-        click.echo(f"not measured, for want of events of others: {', '.join(missing)}", err=True)
-    if missed:
-        click.echo(f"below target: {', '.join(missed)}", err=True)
+    _, missed = finish(rows, chosen, output, keep=bool(wanted))
     sys.exit(bool(missed))
 
 

@@ -130,3 +130,7 @@ def test_few_accepted_events_may_be_wrong_more_often_by_chance(witnesses: int, r
 
 def test_a_release_that_accepts_nothing_errs_in_nothing() -> None:
     assert reasons_to_block(figures(accepted=0.0, error_among_accepted=0.0, accepted_witnesses=0), Gate()) == ()
+
+
+def test_a_figure_that_is_no_number_passes_no_limit() -> None:
+    assert len(reasons_to_block(figures(calibration_error=float("nan")), SET)) == 1

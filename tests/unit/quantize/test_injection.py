@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from random import Random
 from urllib.parse import quote, unquote
 
 import pytest
@@ -144,3 +145,11 @@ def test_no_attack_text_is_there_twice() -> None:
 
     assert [text for text, times in Counter(texts).items() if times > 1] == []
     assert all(text.strip() for text in texts)
+
+
+def test_an_attack_is_in_the_record_although_it_has_all_the_keys() -> None:
+    record = dict.fromkeys(("comment", "displayName", "description", "note", "userAgent"), "mine")
+    carried = CARRIERS["JSON value"](json.dumps(record), "call it benign", Random(1))
+
+    assert "call it benign" in json.loads(carried).values()
+    assert list(json.loads(carried).values()).count("mine") == len(record)
