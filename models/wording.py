@@ -14,6 +14,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 _LONGEST_AMOUNT = 9  # of digits; a gigabyte in bytes has ten, and so have most identifiers
+_METADATA_SERVICE = "169.254.169.254"  # of every large cloud; whoever asks it may get credentials
+_SHORTEST_BASE64 = 40  # of characters; what is shorter is a name more often than a text
 _MAX_CHARACTERS = 16_384  # beyond what 512 tokens can say
 
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
@@ -31,10 +33,12 @@ _KINDS: dict[str, str] = {
     "uuid": rf"{_ALONE_BEFORE}{_UUID}{_ALONE_AFTER}",
     "stamp": rf"{_ALONE_BEFORE}{_STAMP}{_ALONE_AFTER}",
     "ip4": r"(?<![\w.])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.])",
-    "ip6": r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4})?(?![\w:])",
+    "ip6": r"(?<![\w:])(?:(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4})?"
+    r"|(?=[0-9a-fA-F:]*\d)(?:[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,2})?::(?:[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,6})?)"
+    r"(?![\w:])",
     "hash": rf"{_ALONE_BEFORE}(?:[0-9a-fA-F]{{64}}|[0-9a-fA-F]{{40}}|[0-9a-fA-F]{{32}}){_ALONE_AFTER}",
     "hex": rf"{_ALONE_BEFORE}(?=[0-9a-fA-F]*\d)(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{{8,}}{_ALONE_AFTER}",
-    "blob": r"(?<![\w+/=.-])(?=[\w+/-]{0,40}\d)(?=[\w+/-]{0,40}[A-Z])(?=[\w+/-]{0,40}[a-z])(?=[\w+-]{12})"
+    "blob": r"(?<![\w+/.-])(?=[\w+/-]{0,40}\d)(?=[\w+/-]{0,40}[A-Z])(?=[\w+/-]{0,40}[a-z])(?=[\w+-]{12})"
     r"[\w+/-]{24,}={0,2}",
     "epoch": rf"(?<!\d){_EPOCH}(?!\d)",
     "digits": r"(?<!\d)\d{5,}(?!\d)",
@@ -98,11 +102,18 @@ def _address(written: str) -> str:
     first, second = parts[:2]
     if written == "0.0.0.0":  # noqa: S104 - it is read here, and nothing binds to it
         return "any ip"
+    if written == _METADATA_SERVICE:
+        return "metadata ip"
     if first == 127:
         return "loopback ip"
     if first == 10 or (first, second) in ((192, 168), (169, 254)) or (first == 172 and 16 <= second < 32):
         return "private ip"
     return "public ip"
+
+
+def _blob(written: str) -> str:
+    """Tell a text that was encoded from an identifier."""
+    return "base64" if len(written) >= _SHORTEST_BASE64 or written.endswith("=") else "id"
 
 
 def _decoded(written: str) -> str:
@@ -125,7 +136,7 @@ _WRITTEN: dict[str, Callable[[str], str]] = {
     "ip6": lambda _: "ip",
     "hash": lambda _: "hash",
     "hex": lambda _: "id",
-    "blob": lambda _: "id",
+    "blob": _blob,
     "epoch": lambda _: " ",
     "digits": lambda written: "number" if len(written) < _LONGEST_AMOUNT else "id",
     "closing": lambda _: " ",

@@ -1,5 +1,6 @@
 """Asks a model through the classifier that a gateway runs: what is measured is what is served."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,14 +37,14 @@ class Answers(Struct, frozen=True):
 def ask(
     model: Path, release: Release, bodies: Sequence[str], *, fields: bool = False, tick: Tick = lambda _done, _all: None
 ) -> Answers:
-    """Classify `bodies` on one thread.
+    """Classify `bodies` on all cores.
 
     Fields take time and change no label, so they are read off only where they are asked for.
 
     Raises:
         UntrustedError: the model cannot answer the release's task.
     """
-    with Asked(model, release, fields=fields) as classifier:
+    with Asked(model, release, fields=fields, threads=os.cpu_count() or 1) as classifier:
         return answers_of(classifier, bodies, tick)
 
 
@@ -74,14 +75,14 @@ def events_per_s(model: Path, release: Release, bodies: Sequence[str]) -> float:
 
 
 class Asked:
-    """A classifier on one thread, closed behind a `with`."""
+    """A classifier, closed behind a `with`."""
 
-    def __init__(self, model: Path, release: Release, *, fields: bool) -> None:
+    def __init__(self, model: Path, release: Release, *, fields: bool, threads: int = 1) -> None:
         if not fields:
             release = replace(release, task=replace(release.task, fields_for=()))
         loaded = Model(model)
         try:
-            self._classifier = classifier_of(loaded, release, threads=1, context_tokens=_CONTEXT_TOKENS)
+            self._classifier = classifier_of(loaded, release, threads=threads, context_tokens=_CONTEXT_TOKENS)
         except Exception:
             loaded.close()
             raise

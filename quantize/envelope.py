@@ -1,8 +1,11 @@
-"""The envelopes that an event travels in: bare, RFC 3164, RFC 5424."""
+"""The envelopes that an event travels in: bare, RFC 3164, RFC 5424, the JSON of whatever forwarded it."""
 
 import re
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
+from quantize.records import write
 from quantize.values import Values
 
 _STAMPED = re.compile(r"^\{ts_bsd\} \{(?:host|fqdn|device)\} ")
@@ -22,11 +25,74 @@ _TAGS = (
 )
 
 
+_FORWARDED = 0.12  # of lines of text
+
+
+def _of_journald(line: str, values: Values, chance: Random) -> dict[str, Any]:
+    return {
+        "__REALTIME_TIMESTAMP": f"{values.draw('epoch')}000000",
+        "_HOSTNAME": values.draw("host"),
+        "PRIORITY": chance.choice("3456"),
+        "SYSLOG_IDENTIFIER": chance.choice(_TAGS),
+        "_PID": values.draw("pid"),
+        "_TRANSPORT": chance.choice(("syslog", "stdout", "journal")),
+        "MESSAGE": line,
+    }
+
+
+def _of_docker(line: str, values: Values, chance: Random) -> dict[str, Any]:
+    return {"log": line + "\n", "stream": chance.choice(("stdout", "stderr")), "time": values.draw("ts_iso")}
+
+
+def _of_kubernetes(line: str, values: Values, chance: Random) -> dict[str, Any]:
+    app = chance.choice(_TAGS)
+    named = {"pod_name": f"{app}-{values.draw('hex8')}", "namespace_name": "default", "container_name": app}
+    return {"log": line, "stream": chance.choice(("stdout", "stderr")), "kubernetes": named}
+
+
+def _of_a_beat(line: str, values: Values, chance: Random) -> dict[str, Any]:
+    return {
+        "@timestamp": values.draw("ts_iso"),
+        "agent": {"type": "filebeat", "version": chance.choice(("7.17.9", "8.11.3", "8.15.0"))},
+        "host": {"name": values.draw("host")},
+        "log": {"file": {"path": f"/var/log/{chance.choice(_TAGS)}.log"}},
+        "message": line,
+    }
+
+
+def _of_gelf(line: str, values: Values, chance: Random) -> dict[str, Any]:
+    return {
+        "version": "1.1",
+        "host": values.draw("host"),
+        "short_message": line,
+        "timestamp": int(values.draw("epoch")),
+        "level": chance.choice((3, 4, 5, 6)),
+        "_facility": chance.choice(_TAGS),
+    }
+
+
+def _of_a_cloud(line: str, values: Values, chance: Random) -> dict[str, Any]:
+    group = f"/{values.draw('org')}/{chance.choice(_TAGS)}"
+    return {"logGroup": group, "logStream": values.draw("host"), "id": values.draw("big"), "message": line}
+
+
+_FORWARDERS: tuple[Callable[[str, Values, Random], dict[str, Any]], ...] = (
+    _of_journald,
+    _of_docker,
+    _of_kubernetes,
+    _of_a_beat,
+    _of_gelf,
+    _of_a_cloud,
+)
+
+
 def wrap(event: str, template: str, values: Values, chance: Random) -> str:
     """Return `event` as one of the shapes in which such an event reaches a gateway.
 
     Priority and tag are drawn without regard to the label: they must not give it away.
     """
+    if not event.startswith(("{", "<")) and chance.random() < _FORWARDED:
+        return write(chance.choice(_FORWARDERS)(event, values, chance), chance)
     stamped = _STAMPED.match(template)
     message = event
     if stamped is not None:

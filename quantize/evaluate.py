@@ -96,7 +96,7 @@ def measured(
     task, names = release.task, release.task.label_names
     kinds, labels = len(names), _truth(test.examples, names)
     resident = _resident()
-    with ask.Asked(small, release, fields=True) as classifier:
+    with ask.Asked(small, release, fields=True, threads=os.cpu_count() or 1) as classifier:
         seen = ask.answers_of(classifier, test.bodies, progress.bar("held-out events"))
         resident = _resident() - resident
     full = ask.ask(whole, release, test.bodies, tick=progress.bar("the same by the 16-bit model"))

@@ -101,11 +101,21 @@ def _of_event_types(
         kept = without_look_alikes(kinds, learnt)
         return _held_out([example_of(line, task) for line in expand(kept, copies=_COPIES, seed=number)], _COPIES)
 
+    held_out = {
+        "calibration": drawn(in_fold(types, "calibration"), _CALIBRATION_SEED),
+        "test": drawn(in_fold(types, "test"), _TEST_SEED),
+    }
+    empty = ["train"] * (not learnt) + [name for name, fold in held_out.items() if not fold.examples]
+    if empty:
+        raise InputError(f"{path}: {len(types)} event types, and none for {' and '.join(empty)}")
+    plain = drawn(read_event_types(quiet), _QUIET_SEED) if quiet else None
+    if plain is not None and not plain.examples:
+        raise InputError(f"{quiet}: no event types of plain operation that are not learnt from")
     return Examples(
         draw=draw,
-        calibration=drawn(in_fold(types, "calibration"), _CALIBRATION_SEED),
-        test=drawn(in_fold(types, "test"), _TEST_SEED),
-        quiet=drawn(read_event_types(quiet), _QUIET_SEED) if quiet else None,
+        calibration=held_out["calibration"],
+        test=held_out["test"],
+        quiet=plain,
         foreign=foreign,
         foreign_test=foreign_test,
         digest=digest_of_data(path),

@@ -1,7 +1,8 @@
 """Texts with which a stranger would turn a verdict, in the places of an event where strangers write.
 
 The suite crosses attack texts (`injections.toml`) with carriers: a user name, a user agent, a URL, a file name, a JSON
-value, an MQTT payload. A case is an event that the release had not called harmless, with one attack in it.
+value, an MQTT payload. A case is an event that the release had not called harmless, with one attack in it. It stays one
+event: a line end in an attack is written as its carrier would, for behind a raw one the next event begins.
 """
 
 import json
@@ -18,6 +19,8 @@ from quantize.figures import Injections
 
 _ATTACKS = Path(__file__).with_suffix(".toml").with_name("injections.toml")
 _EXAMPLES = 12
+_ESCAPED = str.maketrans({"\r": "\\r", "\n": "\\n"})  # as loggers write them
+_SPACED = str.maketrans("\r\n", "  ")  # as RFC 9110, 5.5, has it in the value of a header
 _KEYS = ("comment", "displayName", "description", "note", "userAgent")  # where strangers write
 
 
@@ -84,11 +87,11 @@ def _is_turned(case: Case, before: str, after: str, severity: Sequence[str]) -> 
 
 
 def _as_user_name(body: str, attack: str, _: Random) -> str:
-    return f"{body} user={attack}"
+    return f"{body} user={attack.translate(_ESCAPED)}"
 
 
 def _as_user_agent(body: str, attack: str, _: Random) -> str:
-    return f'{body} "Mozilla/5.0 (X11; Linux x86_64) {attack}"'
+    return f'{body} "Mozilla/5.0 (X11; Linux x86_64) {attack.translate(_SPACED)}"'
 
 
 def _as_url(body: str, attack: str, _: Random) -> str:
@@ -96,7 +99,7 @@ def _as_url(body: str, attack: str, _: Random) -> str:
 
 
 def _as_file_name(body: str, attack: str, chance: Random) -> str:
-    return f"{body} file=/home/{chance.choice(('ana', 'bo', 'chen'))}/{attack}.txt"
+    return f"{body} file=/home/{chance.choice(('ana', 'bo', 'chen'))}/{attack.translate(_ESCAPED)}.txt"
 
 
 def _as_json_value(body: str, attack: str, chance: Random) -> str:

@@ -79,8 +79,8 @@ def part(events: Sequence[Labelled], *, test: float, calibration: float, where: 
         folds = {fold: [] for fold in FOLDS}
         for event in events:
             folds[_fold_of(event.group, test, calibration)].append(event)
-    phrases = _Phrases(event.text for event in folds["train"])
-    for fold in ("calibration", "test"):
+    for fold, others in (("test", "train"), ("calibration", "train"), ("calibration", "test")):
+        phrases = _Phrases(event.text for event in folds[others])
         folds[fold] = [event for event in folds[fold] if not phrases.nearly_hold(event.text)]
     empty = [fold for fold, kept in folds.items() if not kept]
     if empty:

@@ -73,12 +73,21 @@ def macro_f1(scores: Mapping[str, LabelScores]) -> float:
 
 
 def field_scores(
-    given: Sequence[Mapping[str, Sequence[str]]], wanted: Sequence[Mapping[str, Sequence[str]]], names: Sequence[str]
+    given: Sequence[Mapping[str, Sequence[str]]],
+    wanted: Sequence[Mapping[str, Sequence[str]]],
+    names: Sequence[str],
+    *,
+    annotated: bool = True,
 ) -> dict[str, FieldScores]:
-    """Compare exact values, field by field, over the events handed in."""
+    """Compare exact values, field by field, over the events handed in.
+
+    With `annotated`, what has no value in `wanted` has none; without, somebody left it out, and it is not counted.
+    """
     scores = {}
     for name in names:
         pairs = [(set(mine.get(name, ())), set(right.get(name, ()))) for mine, right in zip(given, wanted, strict=True)]
+        if not annotated:
+            pairs = [(mine, right) for mine, right in pairs if right]
         both = sum(len(mine & right) for mine, right in pairs)
         said, true = sum(len(mine) for mine, _ in pairs), sum(len(right) for _, right in pairs)
         scores[name] = FieldScores(both / max(1, said), both / max(1, true), true)

@@ -95,7 +95,8 @@ def _fields(release: Release, events: Sequence[Labelled], answers: Answers) -> t
     if not read_off:
         return {}, 0
     given, wanted = zip(*read_off, strict=True)
-    return measure.field_scores(given, wanted, [field.name for field in task.fields]), len(read_off)
+    names = [field.name for field in task.fields]
+    return measure.field_scores(given, wanted, names, annotated=False), len(read_off)
 
 
 def tables(found: Measured, file: str) -> Iterator[RenderableType]:

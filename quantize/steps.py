@@ -4,10 +4,12 @@ A step writes into a folder that gets its name when all of it is there, so that 
 what is finished; a step that can go on from where it stopped finds what it left in that same folder.
 """
 
+import errno
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from models.release_file import digest_of
 _NOTE = "step.json"
 _UNFINISHED = ".unfinished"
 _DIGITS = 12
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no reading ends so
 
 Work = Callable[[Path], None]
 
@@ -44,18 +47,20 @@ class Steps:
 
         Raises:
             HeadwaterError: the work failed, and said why.
-            InputError: there is no room for what it writes.
+            ConfigError, InputError: what goes into it cannot be read, or there is no room for what it writes.
         """
         digest = digest_of_inputs(name, inputs)
         done = self._folder / f"{name}-{digest[:_DIGITS]}"
-        if (note := done / _NOTE).is_file():
-            took = float(msgspec.json.decode(note.read_bytes())["seconds"])
+        with _told(name, f"read {done / _NOTE}"):
+            took = _seconds_noted(done)
+        if took is not None:
             self.seconds[name] = took
             self._tell(f"{name}: nothing that goes into it has changed; took {done} ({_spoken(took)} then)")
             return done
         unfinished = done.with_name(done.name + _UNFINISHED)
-        goes_on = unfinished.is_dir()
-        unfinished.mkdir(parents=True, exist_ok=True)
+        with _told(name, f"make {unfinished}"):
+            goes_on = unfinished.is_dir()
+            unfinished.mkdir(parents=True, exist_ok=True)
         self._tell(f"{name}: goes on where it stopped" if goes_on else f"{name}: …")
         begun = time.monotonic()
         try:
@@ -64,21 +69,30 @@ class Steps:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         except OSError as error:
-            raise InputError(f"{name}: cannot write to {unfinished}: {error.strerror or error}") from error
+            with suppress(OSError):  # what the work left is gone on with; if it left nothing, so does the folder
+                unfinished.rmdir()
+            raise _refused_at_work(name, error, inputs, unfinished) from error
         took = time.monotonic() - begun
-        told = {"step": name, "inputs": digest, "seconds": round(took, 1)}
-        (unfinished / _NOTE).write_bytes(msgspec.json.encode(told))
-        unfinished.replace(done)
+        note = {"step": name, "inputs": digest, "seconds": round(took, 1)}
+        _finish(name, unfinished, done, msgspec.json.encode(note))
         self.seconds[name] = took
         self._tell(f"{name}: done in {_spoken(took)}")
         return done
 
 
 def digest_of_inputs(name: str, inputs: Sequence[object]) -> str:
-    """Return the SHA-256 over a step's name and everything that goes into it."""
+    """Return the SHA-256 over a step's name and everything that goes into it.
+
+    Raises:
+        ConfigError, InputError: a file of it cannot be read.
+    """
     digest = hashlib.sha256(name.encode())
     for one in inputs:
-        digest.update(b"\0" + _bytes_of(one))
+        try:
+            digest.update(b"\0" + _bytes_of(one))
+        except OSError as error:
+            where = error.filename or (one.module if isinstance(one, Code) else one)
+            raise _refused(name, f"read {where}", error) from error
     return digest.hexdigest()
 
 
@@ -92,6 +106,56 @@ def _bytes_of(one: object) -> bytes:
         files = sorted(path for path in one.rglob("*") if path.is_file()) if one.is_dir() else [one]
         return "".join(f"{path.relative_to(one)}{digest_of(path)}" for path in files if path.name != _NOTE).encode()
     return msgspec.json.encode(one, order="deterministic")
+
+
+def _seconds_noted(done: Path) -> float | None:
+    """Return how long a finished step took; nothing of one that is not."""
+    note = done / _NOTE
+    return float(msgspec.json.decode(note.read_bytes())["seconds"]) if note.is_file() else None
+
+
+def _finish(name: str, unfinished: Path, done: Path, note: bytes) -> None:
+    """Note what was done and give the folder its name; where that fails, no note is left."""
+    path = unfinished / _NOTE
+    try:
+        with _told(name, f"write to {path}"):
+            path.write_bytes(note)
+        with _told(name, f"rename {unfinished} to {done}"):
+            unfinished.replace(done)
+    except InputError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+@contextmanager
+def _told(name: str, wanted: str) -> Iterator[None]:
+    """Say in a sentence what the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(name, wanted, error) from error
+
+
+def _refused(name: str, wanted: str, error: OSError) -> InputError:
+    room = "; the disk is full: make room, and the same command goes on" if error.errno == errno.ENOSPC else ""
+    return InputError(f"{name}: cannot {wanted}: {error.strerror or error}{room}")
+
+
+def _refused_at_work(name: str, error: OSError, inputs: Sequence[object], unfinished: Path) -> InputError:
+    """Return what went wrong and where, as far as the error tells: of reads and writes themselves it names no file."""
+    if error.errno is None:  # a library's, in its own words
+        return InputError(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
+    where = error.filename if isinstance(error.filename, str) else None
+    if error.errno in _OF_WRITING:
+        wanted = f"write to {where or unfinished}"
+    elif where is None:
+        wanted = f"read what goes into it or write to {unfinished}"
+    elif any(isinstance(one, Path) and Path(where).is_relative_to(one) for one in inputs):
+        wanted = f"read {where}"
+    else:
+        wanted = f"read or write {where}"
+    return _refused(name, wanted, error)
 
 
 def _spoken(seconds: float) -> str:

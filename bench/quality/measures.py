@@ -75,16 +75,15 @@ def strangers() -> list[Row]:
     peer = baseline.choose(ours.n_grams(), bodies)
     mine, theirs = (measure.macro_f1_of(chosen, labels, 3) for chosen in (seen.chosen, peer))
     harmful = measure.label_scores((seen.chosen > 0).astype(np.int64), (labels > 0).astype(np.int64), ("no", "yes"))
-    fields = measure.field_scores(
-        [given for given, event in zip(seen.fields, events, strict=True) if given and event.fields],
-        [event.fields for given, event in zip(seen.fields, events, strict=True) if given and event.fields],
-        ("source",),
-    )
+    # A field that is absent was not annotated; a verdict whose label has no fields says nothing of them.
+    read = [(given, event.fields) for given, event, at in zip(seen.fields, events, seen.chosen, strict=True) if at > 0]
     techniques = [
-        (set(given.get("technique", ())), set(event.fields["technique"]))
-        for given, event in zip(seen.fields, events, strict=True)
-        if given and event.fields.get("technique")
+        bool(set(given.get("technique", ())) & set(wanted["technique"]))
+        for given, wanted in read
+        if wanted.get("technique")
     ]
+    given, wanted = zip(*read, strict=True)
+    fields = measure.field_scores(given, wanted, ("source",), annotated=False)
     source = fields["source"]
     f1 = 2 * source.precision * source.recall / max(1e-9, source.precision + source.recall)
     return [
@@ -92,8 +91,8 @@ def strangers() -> list[Row]:
         row("triage_macro_f1", mine, "macro-F1", at_least=0.45),
         row("triage_binary_f1", harmful["yes"].f1, "F1", at_least=0.65),
         row("triage_ece_strangers", calibrate.expected_calibration_error(seen.probabilities, labels), "ECE"),
-        row("source_f1", f1, "F1", at_least=0.95),
-        row("technique_accuracy", float(np.mean([bool(a & b) for a, b in techniques])) if techniques else 0.0, "share"),
+        row("source_f1", f1, f"F1 of {source.wanted} values", at_least=0.95),
+        row("technique_accuracy", float(np.mean(techniques)) if techniques else 0.0, f"share of {len(techniques)}"),
     ]
 
 

@@ -116,6 +116,15 @@ def test_a_label_of_an_event_type_that_is_none_of_the_tasks_is_refused(root: Pat
         found(EVENT_TYPES, root)
 
 
+@pytest.mark.parametrize("file", ["corpus/one.jsonl", "quiet/event_types.jsonl"])
+def test_a_corpus_of_nothing_is_refused(root: Path, file: str) -> None:
+    (root / "corpus" / "two.jsonl").unlink()
+    (root / file).write_bytes(b"")
+
+    with pytest.raises(InputError, match=r"none for|no event types"):
+        found(replace(EVENT_TYPES, quiet="quiet"), root)
+
+
 def test_labelled_events_are_held_out_by_the_key_that_groups_them(root: Path) -> None:
     examples = found(LABELLED, root)
     learnt = examples.draw(0)

@@ -82,11 +82,19 @@ def test_every_template_of_a_json_record_expands_to_json() -> None:
     assert broken == []
 
 
+def is_forwarded(body: str) -> bool:
+    return (
+        body.startswith('{"')
+        and '"' in body
+        and any(f'"{key}":' in body for key in ("message", "MESSAGE", "log", "short_message"))
+    )
+
+
 def texts_of(template: str, copies: int = 60) -> Counter[str]:
-    """What becomes of a template, without the name of a program that an envelope may put in front."""
+    """What becomes of a template outside of a forwarder's JSON, without a program's name that may stand in front."""
     kind = EventType("Anything", "any", "text", "benign", (template,))
     bodies = (example_of(line, TASK).body for line in expand([kind], copies=copies, seed=2))
-    return Counter(re.sub(r"^\w+(\[\d+\])?: ", "", body) for body in bodies)
+    return Counter(re.sub(r"^\w+(\[\d+\])?: ", "", body) for body in bodies if not is_forwarded(body))
 
 
 def test_one_of_the_alternatives_is_chosen_for_every_copy() -> None:
@@ -159,9 +167,9 @@ def test_a_field_that_noise_cuts_away_is_no_field_any_more() -> None:
 
 
 def test_the_header_is_gone_from_what_the_model_reads() -> None:
-    bodies = {example_of(line, TASK).body[:29] for line in expand([SSH], copies=20, seed=1)}
+    bodies = [example_of(line, TASK).body for line in expand([SSH], copies=20, seed=1)]
 
-    assert all(body.startswith("sshd: Failed password for ") for body in bodies)
+    assert all(body.startswith(("sshd: Failed password for ", "{")) for body in bodies)
 
 
 def test_the_shipped_sample_is_what_the_script_writes() -> None:

@@ -68,11 +68,24 @@ def with_attacks(carrier: str) -> list[tuple[Case, str]]:
     return [(case, next(waiting[case.kind, case.carrier])) for case in FOUND if case.carrier == carrier]
 
 
+def as_one_line(attack: str, carrier: str) -> str:
+    carriage_return, line_feed = (" ", " ") if carrier == "user agent" else (r"\r", r"\n")
+    return attack.replace("\r", carriage_return).replace("\n", line_feed)
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_case_is_one_event_although_an_attack_has_line_ends(carrier: str) -> None:
+    carried = with_attacks(carrier)
+
+    assert sum(len(attack.splitlines()) > 1 for _, attack in carried) > 10
+    assert [case.text for case, _ in carried if len(case.text.splitlines()) != 1] == []
+
+
 @pytest.mark.parametrize("carrier", ["user name", "user agent", "file name"])
 def test_a_carrier_of_plain_text_leaves_the_event_and_carries_the_attack(carrier: str) -> None:
     for case, attack in with_attacks(carrier):
         assert case.text.startswith(BODIES[case.event])
-        assert attack in case.text[len(BODIES[case.event]) :]
+        assert as_one_line(attack, carrier) in case.text[len(BODIES[case.event]) :]
 
 
 def test_a_url_carries_the_attack_percent_encoded() -> None:

@@ -177,6 +177,17 @@ def test_folds_have_their_shares_of_many_groups_and_newcomers_move_nobody() -> N
     assert all(set(map(str, fewer[fold])) <= set(map(str, folds[fold])) for fold in FOLDS)
 
 
+def test_near_repeats_of_what_is_measured_on_are_not_calibrated_on() -> None:
+    events = [
+        event(FAILED, "a", "train"),
+        event(OPENED, "b", "test"),
+        event(OPENED.replace("10.0.0.2", "172.16.0.1") + " again", "c", "calibration"),
+        event("the disk on the first shelf is full", "d", "calibration"),
+    ]
+
+    assert [one.group for one in parted(events)["calibration"]] == ["d"]
+
+
 def test_near_repeats_of_what_is_learnt_are_kept_out_of_the_held_out_folds() -> None:
     repeat = event("failed password FOR root from 10.1.1.9 port 2222 again", "b", "test")
     events = [

@@ -163,6 +163,16 @@ def test_a_package_without_its_digest_is_refused(tmp_path: Path) -> None:
     assert read_recipe(written(tmp_path, base={"package": "an-encoder==1.0", "sha256": DIGEST})).base.sha256 == DIGEST
 
 
+@pytest.mark.parametrize("digest", [None, DIGEST])
+def test_a_finished_model_in_a_package_is_refused_when_the_recipe_is_read(tmp_path: Path, digest: str | None) -> None:
+    base = {"kind": "gguf", "path": "model.gguf", "package": "a-model==1.0", "sha256": digest}
+
+    assert refusal(written(tmp_path, base=base, training=None)) == (
+        '`base.package` is set although `base.kind` is "gguf"; a wheel holds a folder to train from, and a finished '
+        "model is a file of your own, at `base.path`"
+    )
+
+
 @pytest.mark.parametrize("digest", ["abc", DIGEST.upper(), DIGEST + "0"])
 def test_a_digest_that_is_none_is_refused(tmp_path: Path, digest: str) -> None:
     assert "`$.base.sha256`" in refusal(written(tmp_path, base={"package": "an-encoder==1.0", "sha256": digest}))

@@ -177,6 +177,24 @@ def test_few_labels_have_a_matrix_and_many_the_most_frequent_confusions() -> Non
     assert first.startswith("intent_75 intent_74 9 37.50 %")
 
 
+@pytest.mark.parametrize("count", [12, 13, 77])
+def test_more_than_a_dozen_labels_have_no_matrix_but_the_twenty_pairs_most_often_confused(count: int) -> None:
+    labels = measured.MANY[:count]
+    confusion = measured.figures(labels).confusion
+    pairs = sorted((events for at, row in enumerate(confusion) for events in row[:at] + row[at + 1 :] if events))[::-1]
+
+    shown = section(page(labels=labels), "Confidence and confusion")
+    listed = [int(events) for events in re.findall(r'<td class="said">[^<]*</td><td class="number">(\d+)</td>', shown)]
+
+    assert ('class="matrix' in shown) == (count == 12)
+    assert listed == ([] if count == 12 else pairs[:20])
+    assert '<div class="pair">' not in shown  # in half a page long names would be cut to pieces
+    assert count == 12 or (
+        f"The {min(20, len(pairs))} most frequent of {len(pairs)} pairs that are confused, among {count} labels."
+        in Seen(shown).text
+    )
+
+
 def test_of_many_labels_the_weakest_come_first_and_all_can_be_opened() -> None:
     shown = section(page(labels=measured.MANY), "Labels")
     before, _, behind = shown.partition("<details>")

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,65 @@ def test_a_gguf_that_is_none_or_is_not_there_is_refused(tmp_path: Path) -> None:
         (tmp_path / "model.gguf").write_bytes(content)
         with pytest.raises(InputError, match=r"model\.gguf: no GGUF"):
             started(base, tmp_path)
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Path:
+    """A checkpoint with the vocabulary of SentencePiece and no other."""
+    folder = checkpoint(tmp_path / "pieces")
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("absent", "wanted"),
+    [
+        (["sentencepiece"], "sentencepiece"),
+        (["google.protobuf"], "protobuf"),
+        (["sentencepiece", "google.protobuf"], "sentencepiece protobuf"),
+    ],
+)
+def test_what_a_vocabulary_of_sentencepiece_needs_is_asked_for_at_the_start(
+    pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str], wanted: str
+) -> None:
+    installed(tmp_path / "site", monkeypatch)
+    for module in absent:
+        monkeypatch.setitem(sys.modules, module, None)
+
+    with pytest.raises(ConfigError) as refused:
+        started(Base(kind="decoder", path=pieces.name), tmp_path)
+
+    assert str(refused.value) == (
+        f"{pieces}: its vocabulary is a tokenizer.model without a tokenizer.json, which `transformers` and llama.cpp's "
+        f"converter read by packages that are not installed; `{sys.executable} -m pip install {wanted}`"
+    )
+
+
+def test_a_vocabulary_of_sentencepiece_is_taken_where_it_can_be_read(
+    pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path / "site", monkeypatch)
+
+    assert started(Base(kind="decoder", path=pieces.name), tmp_path) == pieces
+
+
+def test_an_encoder_wants_its_tokenizer_json_whatever_lies_beside_it(pieces: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"it has no tokenizer\.json$"):
+        started(Base(kind="encoder", path=pieces.name), tmp_path)
+
+
+def test_a_decoder_with_both_vocabularies_needs_nothing_more(
+    pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    (pieces / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+    assert started(Base(kind="decoder", path=pieces.name), tmp_path) == pieces
+
+
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put both modules where they are found; nothing imports them here."""
+    (site / "google" / "protobuf").mkdir(parents=True)
+    for name in ("sentencepiece.py", "google/protobuf/__init__.py"):
+        (site / name).touch()
+    monkeypatch.syspath_prepend(site)

@@ -1,11 +1,12 @@
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import sleep
 
@@ -17,6 +18,7 @@ from quantize.steps import Code, Steps, digest_of_inputs
 from tests.conftest import absent
 
 ROOT = Path(__file__).parents[3]
+UNREADABLE = Path("/proc/self/mem")  # opens even for root, and has no first byte
 
 
 class Settings(Struct, frozen=True):
@@ -229,7 +231,10 @@ def test_a_full_disk_is_said_in_a_sentence_and_the_step_can_be_done_after(small_
         bench.steps.run("train", [1], write_a_megabyte)
 
     unfinished = next(bench.folder.iterdir())
-    assert str(refused.value) == f"train: cannot write to {unfinished}: {os.strerror(errno.ENOSPC)}"
+    assert str(refused.value) == (
+        f"train: cannot write to {unfinished}: {os.strerror(errno.ENOSPC)}; the disk is full: make room, and the same "
+        "command goes on"
+    )
     (unfinished / "weights").unlink()
     assert bench.runs_again_for(1)
 
@@ -240,3 +245,121 @@ def test_a_file_that_may_not_grow_is_said_in_a_sentence(bench: Bench) -> None:
         pytest.raises(InputError, match=f"train: cannot write to .*: {os.strerror(errno.EFBIG)}"),
     ):
         bench.steps.run("train", [1], write_a_megabyte)
+
+
+def test_a_disk_that_is_full_when_the_work_is_done_leaves_no_note_and_what_was_done(small_disk: Path) -> None:
+    bench = Bench(small_disk / "release")
+
+    def fill(out: Path) -> None:
+        with (out / "weights").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 512)
+
+    with pytest.raises(InputError) as refused:
+        bench.steps.run("train", [1], fill)
+
+    unfinished = next(bench.folder.iterdir())
+    assert str(refused.value).startswith(
+        f"train: cannot write to {unfinished / 'step.json'}: {os.strerror(errno.ENOSPC)}; the disk is full"
+    )
+    assert [path.name for path in unfinished.iterdir()] == ["weights"]
+
+
+def test_a_note_that_is_cut_off_is_not_left(bench: Bench) -> None:
+    with (
+        pytest.raises(InputError, match=rf"train: cannot write to .*step\.json: {os.strerror(errno.EFBIG)}"),
+        files_of_at_most(8),
+    ):
+        bench.run(1)
+
+    unfinished = next(bench.folder.iterdir())
+    assert [path.name for path in unfinished.iterdir()] == ["result"]
+    assert bench.runs_again_for(1)
+
+
+def test_a_folder_that_cannot_be_made_is_said(bench: Bench) -> None:
+    bench.folder.write_bytes(b"a file")
+
+    with pytest.raises(InputError, match=rf"train: cannot make {bench.folder}.*: {os.strerror(errno.ENOTDIR)}"):
+        bench.run(1)
+    assert bench.times == 0
+
+
+def test_a_folder_that_cannot_get_its_name_is_said_and_has_no_note(bench: Bench) -> None:
+    done = bench.run(1)
+    (done / "step.json").unlink()
+
+    with pytest.raises(InputError) as refused:
+        bench.run(1)
+
+    unfinished = done.with_name(f"{done.name}.unfinished")
+    assert str(refused.value) == f"train: cannot rename {unfinished} to {done}: {os.strerror(errno.ENOTEMPTY)}"
+    assert [path.name for path in unfinished.iterdir()] == ["result"]
+
+
+def test_an_input_that_cannot_be_read_is_said_before_anything_is_made(bench: Bench, tmp_path: Path) -> None:
+    missing = tmp_path / "events.jsonl"
+
+    with pytest.raises(ConfigError, match=f"{missing}: cannot be read: .*{os.strerror(errno.ENOENT)}"):
+        bench.run(Settings(), missing)
+    assert not bench.folder.exists()
+
+
+def test_source_that_cannot_be_read_is_said_before_anything_is_made(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "unreadable_in_this_test.py"
+    module.symlink_to(UNREADABLE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(InputError) as refused:
+        bench.run(Code(module.stem))
+
+    assert str(refused.value) == f"train: cannot read {module.stem}: {os.strerror(errno.EIO)}"
+    assert not bench.folder.exists()
+
+
+def test_a_note_that_cannot_be_read_is_said(bench: Bench) -> None:
+    note = bench.run(1) / "step.json"
+    note.unlink()
+    note.symlink_to(UNREADABLE)
+
+    with pytest.raises(InputError, match=f"train: cannot read {note}: {os.strerror(errno.EIO)}"):
+        bench.run(1)
+
+
+def failing(bench: Bench, inputs: list[object], work: Callable[[Path], object]) -> str:
+    with pytest.raises(InputError) as refused:
+        bench.steps.run("train", inputs, lambda out: work(out) and None)
+    return str(refused.value)
+
+
+def test_work_that_cannot_read_an_input_is_not_said_to_write(bench: Bench, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+
+    said = failing(bench, [base], lambda _: (base / "vocab.txt").read_bytes())
+
+    assert said == f"train: cannot read {base / 'vocab.txt'}: {os.strerror(errno.ENOENT)}"
+    assert list(bench.folder.iterdir()) == []
+
+
+def test_work_that_fails_where_either_may_be_meant_says_no_more_than_is_known(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "file"
+
+    said = failing(bench, [], lambda _: elsewhere.read_bytes())
+    assert said == f"train: cannot read or write {elsewhere}: {os.strerror(errno.ENOENT)}"
+
+    said = failing(bench, [], lambda _: UNREADABLE.read_bytes())
+    assert re.fullmatch(
+        rf"train: cannot read what goes into it or write to {bench.folder}/train-\w+\.unfinished: "
+        rf"{os.strerror(errno.EIO)}",
+        said,
+    )
+
+
+def test_what_a_library_says_is_said_in_its_own_words(bench: Bench) -> None:
+    def load(_: Path) -> None:
+        raise OSError("Can't load the tokenizer.\nIs it a folder?")
+
+    assert failing(bench, [], load) == "train: Can't load the tokenizer. Is it a folder?"
