@@ -9,6 +9,7 @@ from msgspec import Struct
 from models.contracts.release import Prompt, Roles
 from models.contracts.task import Task
 from models.llama import Model
+from models.release_file import release_path
 from quantize import convert, round_trip
 from quantize.examples import Examples
 from quantize.progress import Progress
@@ -80,7 +81,8 @@ def _trained(
             train_from_scratch(examples, task, training, seed=seed, out=out, tick=tick)
 
         ours = ("scratch", "train", "network", "warm_start", "teacher", "vocabulary")
-        return steps.run("train", [training, *drawn, *(Code(f"quantize.{name}") for name in ours)], work)
+        taught_by = [release_path(training.teacher)] if training.teacher else []
+        return steps.run("train", [training, *taught_by, *drawn, *(Code(f"quantize.{name}") for name in ours)], work)
     assert base is not None
     if isinstance(training, TrainEncoder):
 

@@ -69,6 +69,7 @@ class TrainFromScratch(
     epochs: Number = 16
     warm_epochs: Annotated[int, Meta(ge=0)] = 1
     taught_share: Probability = 0.5  # of the label's target that is the teacher's
+    teacher: str = ""  # a release's name or path; n-grams that never saw the product, if not set
 
 
 class TrainEncoder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="method", tag="encoder"):

@@ -12,9 +12,10 @@ from models.contracts.release import Prompt
 from models.contracts.task import Task
 from quantize.examples import Examples
 from quantize.expand import example_of, expand
+from quantize.named_release import named_release
 from quantize.network import Llama, Shape
 from quantize.recipe import TrainFromScratch
-from quantize.teacher import second_opinions
+from quantize.teacher import opinions_of, second_opinions
 from quantize.train import Plan, train
 from quantize.vocabulary import END_OF_TEXT, train_vocabulary
 
@@ -39,6 +40,10 @@ def train_from_scratch(
 ) -> None:
     """Train on event types and write the checkpoint into `out`; an interrupted run goes on after its last epoch."""
     plan = Plan(epochs=training.epochs, warm_epochs=training.warm_epochs, taught_share=training.taught_share, seed=seed)
+    if training.teacher:
+        taught = opinions_of(*named_release(training.teacher), found.types, task, tick)
+    else:
+        taught = second_opinions(found.types, task)
     texts = [example_of(line, task).body for line in expand(found.types, copies=2, seed=_VOCABULARY_SEED)]
     tokenizer = train_vocabulary(texts, task, PROMPT)
     network = train(
@@ -47,7 +52,7 @@ def train_from_scratch(
         PROMPT,
         tokenizer,
         Shape(),
-        taught=second_opinions(found.types, task),
+        taught=taught,
         plan=plan,
         report=lambda progress: tick(progress.step, progress.steps),
         state=out / _STATE,
