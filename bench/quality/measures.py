@@ -25,7 +25,7 @@ from quantize.recipe import Recipe, read_recipe, read_task
 ROOT = Path(__file__).parents[2]
 _TRIAGE, _INTENTS = "soc-triage", "support-routing"
 _SHARED = ROOT.parent / "shared" / "data"
-_STRANGERS = _SHARED / "triage_labelled.jsonl"
+STRANGERS = _SHARED / "triage_labelled.jsonl"
 _LOGHUB = _SHARED / "loghub"
 _SAMPLE = ROOT / "edge" / "sample.log"
 _LINES = 300  # real ones, for speed
@@ -66,10 +66,10 @@ def shipped(name: str) -> Shipped:
 
 def strangers() -> list[Row]:
     """Measure on events of others, where they are: none was learnt from."""
-    if not _STRANGERS.is_file():
+    if not STRANGERS.is_file():
         return []
     ours = shipped(_TRIAGE)
-    events = read_labelled(_STRANGERS, ours.task, "product")
+    events = read_labelled(STRANGERS, ours.task, "product")
     bodies, labels = [event.text for event in events], ours.truth(events)
     seen = ask.ask(ours.path, ours.release, bodies, fields=True)
     peer = baseline.choose(ours.n_grams(), bodies)
