@@ -14,7 +14,7 @@ default:
 setup:
     @echo "ready: $(python -V), llama.cpp by llama-cpp-python $(python -c 'import llama_cpp; print(llama_cpp.__version__)')"
 
-# Send the shipped sample through a real gateway on this machine and count every verdict
+# Send lines of the shipped sample through a real gateway on this machine and count every verdict
 [no-exit-message]
 demo *arguments:
     python -m edge demo "$@"

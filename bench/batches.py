@@ -1,10 +1,10 @@
-"""What an event costs by how many come at once (docs/adr/0015): `python -m bench.batches`, with the shipped release."""
+"""What an event costs the shipped decoder by how many come at once (docs/adr/0015): `python -m bench.batches`."""
 
 import time
 from contextlib import closing
 
 from bench.gateway import CORES, real_lines
-from edge.init import SHIPPED_RELEASE
+from bench.label import DECODER
 from models.header import split_all
 from models.opening import open_classifier
 
@@ -21,7 +21,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         for size in SIZES:
             # One of its own for each, so that none finds fields guessed that another wrote.
-            with closing(open_classifier(SHIPPED_RELEASE, threads=CORES)) as classifier:
+            with closing(open_classifier(DECODER, threads=CORES)) as classifier:
                 begun = time.perf_counter()
                 for start in range(0, len(texts), size):
                     classifier.classify(texts[start : start + size])

@@ -32,7 +32,7 @@ ROUNDS = 3
 SATURATED_S, WARM_S = 12.0, 3.0
 OPEN_LOOP_S = 20.0
 LOAD = 0.7  # of saturation
-USUAL_PER_S = 300.0  # the same on every machine, so that figures can be compared
+USUAL_PER_S = 50.0  # the same on every machine, so that figures can be compared
 LATENCY_P95_MS, LATENCY_P99_MS = 50.0, 200.0
 UDP_PER_S, UDP_S = 20_000, 10
 RSS_MIB = 150.0
@@ -104,8 +104,8 @@ def rows() -> list[Row]:
         Row(name="events_per_s", value=per_second, unit="events/s"),
         Row(name="latency_p95_ms", value=p95_ms, unit="ms", passed=p95_ms < LATENCY_P95_MS),
         Row(name="latency_p99_ms", value=p99_ms, unit="ms", passed=p99_ms < LATENCY_P99_MS),
-        Row(name="latency_p95_ms_at_300", value=usual_ms[94], unit="ms"),
-        Row(name="latency_p99_ms_at_300", value=usual_ms[98], unit="ms"),
+        Row(name="latency_p95_ms_at_50", value=usual_ms[94], unit="ms"),
+        Row(name="latency_p99_ms_at_50", value=usual_ms[98], unit="ms"),
         Row(name="udp_lost", value=lost, unit=f"of {UDP_PER_S * UDP_S}", passed=lost == 0),
         # The most after saturation, less the size of the model file.
         Row(name="rss_mb", value=beside_mib, unit="MiB", passed=beside_mib <= RSS_MIB),

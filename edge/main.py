@@ -12,6 +12,10 @@ from edge import logs
 from edge.config import config_path
 from models.contracts.errors import ConfigError, HeadwaterError, UntrustedError
 
+# Looked up here and not asked of `models.release_file`, which loads a runtime.
+_RELEASES = Path(__file__).parent.parent / "models" / "releases"
+_SHIPPED = ", ".join(sorted(path.stem for path in _RELEASES.glob("*.gguf")))
+
 
 class _Commands(click.Group):
     """Prints what an operator can mend as one sentence, without a traceback."""
@@ -84,7 +88,7 @@ def check(path: Path | None) -> None:
     sys.exit(report(path or config_path()))
 
 
-@main.command()
+@main.command(epilog=f"\b\nShipped releases: {_SHIPPED}")  # of its own, since a name is no word to be wrapped
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--jsonl", "field", metavar="FIELD", default="", help="Lines are JSON; `a.b.c` is the path to the text.")
 @click.option("--release", default="soc-triage", show_default=True, help="A shipped release's name, or a GGUF's path.")
@@ -115,7 +119,7 @@ def classify(files: tuple[str, ...], field: str, release: str, task: str, thread
 
 @main.command()
 def demo() -> None:
-    """Run a real gateway on free loopback ports for the shipped sample, and count what comes out.
+    """Run a real gateway on free loopback ports for lines of the shipped sample, and count what comes out.
 
     Syslog over TCP and UDP, and MQTT where a mosquitto is installed. Ends by itself within a minute; the last line
     says how many events went in, how many verdicts came out and how many were lost. Exits 1 unless that is none.

@@ -7,12 +7,15 @@ Copied fields are read off the tokens' vectors (`models/roles.py`), in a second 
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from models.calibration import calibrate
 from models.contracts.errors import InputError, UntrustedError
@@ -23,6 +26,9 @@ from models.llama import Encoder, Logits, Model
 from models.roles import Float32s, RoleReader, Span, candidates, covered
 from models.window import shares
 from models.wording import Wording, words_of
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _TEXTS_AT_ONCE = 8
 _ROWS = 512
@@ -44,7 +50,7 @@ class EncoderClassifier:
     """A `Classifier` on an encoder GGUF whose labels are the task's."""
 
     def __init__(self, model: Model, release: Release, *, threads: int) -> None:
-        """Open one context per thread, and one more for the release that reads copied fields.
+        """Open one context per thread, and as many again for a release that reads copied fields.
 
         Raises:
             UntrustedError: the head's outputs are not the task's, its texts have no marks at their ends, or the layer
@@ -61,12 +67,14 @@ class EncoderClassifier:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
         self._lanes = [Encoder(model, rows=_ROWS, sequences=_TEXTS_AT_ONCE) for _ in range(threads)]
         self._roles = RoleReader(release.roles, release.task) if release.roles else None
-        self._vectors = Encoder(model, rows=_ROWS, sequences=1, pooled=False) if self._roles else None
-        if self._roles and self._vectors and self._roles.width != self._vectors.outputs:
-            raise UntrustedError(
-                f"{model.path}: its layer for the fields reads vectors of {self._roles.width} numbers, the model's "
-                f"have {self._vectors.outputs}; refused it"
-            )
+        self._readers: list[Encoder] = []
+        if self._roles is not None:
+            self._readers = [Encoder(model, rows=_ROWS, sequences=1, pooled=False) for _ in range(threads)]
+            if self._roles.width != self._readers[0].outputs:
+                raise UntrustedError(
+                    f"{model.path}: its layer for the fields reads vectors of {self._roles.width} numbers, the model's "
+                    f"have {self._readers[0].outputs}; refused it"
+                )
         self._tokens_of_word = lru_cache(_WORDS_REMEMBERED)(self._encode_word)
 
     @property
@@ -87,20 +95,23 @@ class EncoderClassifier:
             self._model.close()
 
     def _classify(self, texts: Sequence[str]) -> list[Opinion]:
-        encoded = [self._encode(text) for text in texts]
-        distinct = {tuple(text.tokens): text.tokens for text in encoded}
+        read = {text: self._encode(text) for text in dict.fromkeys(texts)}
+        distinct = {tuple(words.tokens): words.tokens for words in read.values()}
         order = sorted(distinct.values(), key=lambda tokens: (len(tokens), tokens))
-        parts = [order[begin:end] for begin, end in shares([len(tokens) for tokens in order], len(self._lanes))]
-        if self._pool is None or len(parts) == 1:
-            answers = [_read(lane, part) for lane, part in zip(self._lanes, parts, strict=False)]
-        else:
-            answers = list(self._pool.map(_read, self._lanes, parts))  # an `Encoder` locks itself
+        answers = self._shared(_read, self._lanes, order, [len(tokens) for tokens in order])
         logits = dict(zip(map(tuple, order), np.concatenate(answers), strict=True))
-        opinions: dict[str, Opinion] = {}  # of equal texts
-        for text, words in zip(texts, encoded, strict=True):
-            if text not in opinions:
-                opinions[text] = self._opinion(text, words, logits[tuple(words.tokens)])
+        opinions = {text: self._opinion(logits[tuple(words.tokens)], words) for text, words in read.items()}
+        opinions |= self._with_copied(opinions, read)
         return [opinions[text] for text in texts]
+
+    def _shared(
+        self, work: Callable[[Encoder, list[T]], R], lanes: Sequence[Encoder], items: list[T], lengths: Sequence[int]
+    ) -> list[R]:
+        """Do the work in as many lanes as there are, each on its share, and return what each made of it, in order."""
+        parts = [items[begin:end] for begin, end in shares(lengths, len(lanes))]
+        if self._pool is None or len(parts) == 1:
+            return [work(lane, part) for lane, part in zip(lanes, parts, strict=False)]
+        return list(self._pool.map(work, lanes, parts))  # an `Encoder` locks itself
 
     def _words(self, text: str) -> Wording:
         if self._release.prompt.wording:
@@ -116,25 +127,42 @@ class EncoderClassifier:
             return _Text(tokens, words.end < len(text) or len(words.text) > limit)
         return _Text([*tokens[: self._positions - 1], tokens[-1]], truncated=True)
 
-    def _opinion(self, text: str, words: _Text, logits: Logits) -> Opinion:
+    def _opinion(self, logits: Logits, words: _Text) -> Opinion:
+        """Return label and choices, which one pass tells."""
         if not np.isfinite(logits).all():
             raise InputError("the model's logits are not numbers; its weights are damaged, or this text breaks it")
         log_probabilities, mass = self._head.labels(logits.astype(np.float64))
         probabilities = calibrate(log_probabilities, self._release.calibration)
-        task = self._release.task
-        label = task.label_names[int(np.argmax(probabilities))]
-        fields = self._fields(text, words, logits) if label in task.fields_for else {}
+        fields = self._head.chosen(logits.astype(np.float64)) if self._has_fields(probabilities) else {}
         return Opinion(probabilities=probabilities, label_mass=mass, truncated=words.truncated, fields=fields)
 
-    def _fields(self, text: str, words: _Text, logits: Logits) -> dict[str, tuple[str, ...]]:
-        found = self._head.chosen(logits.astype(np.float64))
-        if self._roles is None or self._vectors is None:
-            return found
-        spans, ranges = self._candidates(text, words.tokens)
-        if spans:
-            found |= self._roles.read(text, spans, means(self._vectors.encode([words.tokens]), ranges))
-        # In the task's order, as a decoder writes them.
-        return {field.name: found[field.name] for field in self._release.task.fields if field.name in found}
+    def _has_fields(self, probabilities: Sequence[float]) -> bool:
+        task = self._release.task
+        return task.label_names[int(np.argmax(probabilities))] in task.fields_for
+
+    def _with_copied(self, opinions: dict[str, Opinion], read: dict[str, _Text]) -> dict[str, Opinion]:
+        """Add what is copied from the texts, in a second pass: the first told nothing of single tokens."""
+        asked = [text for text, opinion in opinions.items() if self._has_fields(opinion.probabilities)]
+        if self._roles is None or not asked:
+            return {}
+
+        def copied(lane: Encoder, texts: list[str]) -> list[dict[str, tuple[str, ...]]]:
+            return [self._copied(lane, text, read[text].tokens) for text in texts]
+
+        found = self._shared(copied, self._readers, asked, [len(read[text].tokens) for text in asked])
+        names = [field.name for field in self._release.task.fields]  # in the task's order, as a decoder writes them
+        both = zip(asked, chain.from_iterable(found), strict=True)
+        merged = {text: opinions[text].fields | fields for text, fields in both}
+        return {
+            text: replace(opinions[text], fields={name: fields[name] for name in names if name in fields})
+            for text, fields in merged.items()
+        }
+
+    def _copied(self, lane: Encoder, text: str, tokens: list[int]) -> dict[str, tuple[str, ...]]:
+        spans, ranges = self._candidates(text, tokens)
+        if self._roles is None or not spans:
+            return {}
+        return self._roles.read(text, spans, means(lane.encode([tokens]), ranges))
 
     def _candidates(self, text: str, tokens: Sequence[int]) -> tuple[list[Span], list[Span]]:
         """Return where values may stand, and which rows of the tokens' vectors stand for each.
@@ -145,13 +173,15 @@ class EncoderClassifier:
         characters = words.origins()
         apart: list[int] = []
         origins: list[Span] = []
+        kept = len(tokens) - 2  # between the marks
         for match in _APART.finditer(words.text):
+            if len(apart) >= kept:
+                break
             word = match[0]
             pieces = self._tokens_of_word(word) if len(word) <= _LONGEST_REMEMBERED else self._encode_word(word)
             begin, end = characters[match.start()][0], characters[match.end() - 1][1]
             apart += pieces
             origins += [(begin, end)] * len(pieces)
-        kept = len(tokens) - 2  # between the marks
         if apart[:kept] != list(tokens[1:-1]):
             return [], []
         spans = candidates(text)

@@ -17,7 +17,7 @@ from models.opening import classifier_of
 from quantize.calibrate import Floats, Labels
 
 _AT_ONCE = 64  # as a gateway under a backlog
-_CONTEXT_TOKENS = 1_024  # the gateway's default
+CONTEXT_TOKENS = 1_024  # the gateway's default
 
 Tick = Callable[[int, int], None]  # how many of how many are done
 
@@ -77,12 +77,14 @@ def events_per_s(model: Path, release: Release, bodies: Sequence[str]) -> float:
 class Asked:
     """A classifier, closed behind a `with`."""
 
-    def __init__(self, model: Path, release: Release, *, fields: bool, threads: int = 1) -> None:
+    def __init__(
+        self, model: Path, release: Release, *, fields: bool, threads: int = 1, context_tokens: int = CONTEXT_TOKENS
+    ) -> None:
         if not fields:
             release = replace(release, task=replace(release.task, fields_for=()))
         loaded = Model(model)
         try:
-            self._classifier = classifier_of(loaded, release, threads=threads, context_tokens=_CONTEXT_TOKENS)
+            self._classifier = classifier_of(loaded, release, threads=threads, context_tokens=context_tokens)
         except Exception:
             loaded.close()
             raise

@@ -1,7 +1,7 @@
 """What a quantized model said of events it never learnt from, to probabilities that mean what they say. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ _CONFIDENCE = 0.9  # that a chosen threshold keeps what is promised
 _MARGIN = 0.01  # above the threshold that passed: a batch's shape moves a 4-bit model's probability by as much
 _TESTED_HUNDREDTHS = range(98, 33, -1)  # with its margin the highest is still below `NEVER`
 _MASS_QUANTILE = 0.001
+_MOST_BINS = 15
+_WITNESSES_PER_BIN = 5
 
 
 def fit_by_folds(log_probabilities: Floats, labels: Labels, witnesses: Labels) -> Calibration:
@@ -32,16 +34,38 @@ def fit_by_folds(log_probabilities: Floats, labels: Labels, witnesses: Labels) -
     """
     if len(np.unique(witnesses)) < _FEWEST_WITNESSES:
         return fit(log_probabilities, labels, biases=False)
-    parts = list(GroupKFold(_FOLDS).split(log_probabilities, groups=witnesses))
 
     def loss_left_out(*, biases: bool) -> float:
-        said = np.zeros_like(log_probabilities)
-        for learnt, asked in parts:
-            fitted = fit(log_probabilities[learnt], labels[learnt], biases=biases)
-            said[asked] = apply(fitted, log_probabilities[asked])
+        said = _in_turn(
+            log_probabilities, witnesses, lambda learnt: fit(log_probabilities[learnt], labels[learnt], biases=biases)
+        )
         return float(-np.log(said[np.arange(len(labels)), labels] + _CLOSE).mean())
 
     return fit(log_probabilities, labels, biases=loss_left_out(biases=True) < loss_left_out(biases=False))
+
+
+def left_out(log_probabilities: Floats, labels: Labels, witnesses: Labels) -> Floats:
+    """Return probabilities, each by a calibration that was fitted without the event's witness, biases and all.
+
+    What a calibration says of the events that it was fitted on looks better than it is. Of one witness nothing is left
+    to fit on: its probabilities are as the model said them.
+    """
+    if len(np.unique(witnesses)) < 2:
+        return softmax(log_probabilities)
+    return _in_turn(
+        log_probabilities,
+        witnesses,
+        lambda learnt: fit_by_folds(log_probabilities[learnt], labels[learnt], witnesses[learnt]),
+    )
+
+
+def _in_turn(log_probabilities: Floats, witnesses: Labels, fitted: Callable[[Labels], Calibration]) -> Floats:
+    """Return probabilities by what `fitted` makes of the other parts' events, whose numbers it is handed."""
+    said = np.zeros_like(log_probabilities)
+    parts = GroupKFold(min(_FOLDS, len(np.unique(witnesses))))
+    for learnt, asked in parts.split(log_probabilities, groups=witnesses):
+        said[asked] = apply(fitted(learnt), log_probabilities[asked])
+    return said
 
 
 def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Calibration:
@@ -49,24 +73,31 @@ def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Ca
 
     The loss is convex in the inverse temperature and the biases, so a few Newton steps find it.
     """
-    events, kinds = log_probabilities.shape
-    # One feature for the shared slope, one per label but the last, whose bias is 0: only differences count.
+    kinds = log_probabilities.shape[1]
+    # One weight for the shared slope, one per label but the last, whose bias is 0: only differences count.
     free = kinds if biases else 1
-    features = np.zeros((events, kinds, free))
-    features[:, :, 0] = log_probabilities
-    for kind in range(free - 1):
-        features[:, kind, kind + 1] = 1.0
+    own = log_probabilities[np.arange(len(labels)), labels].sum()
+    occurring = np.bincount(labels, minlength=kinds)[: free - 1]
     ridge = np.diag([0.0, *[_RIDGE] * (free - 1)])
     weights = np.eye(free)[0]  # slope 1, no bias: as the model said it
-    loss = _loss(features, weights, labels, ridge)
+    loss = _loss(log_probabilities, weights, labels, ridge)
     for _ in range(_ROUNDS):
-        said = softmax(features @ weights)
-        mean = np.einsum("nkm,nk->nm", features, said)
-        slope = (mean - features[np.arange(events), labels]).sum(axis=0) + ridge @ weights
-        curve = np.einsum("nkm,nk,nkl->ml", features, said, features, optimize=True) - mean.T @ mean + ridge
+        # The features behind the weights, a log-probability and a 1 for its label, are never written out: events by
+        # labels by labels are more than memory holds.
+        said = softmax(_scores(log_probabilities, weights))
+        given = said[:, : free - 1]
+        mean = (said * log_probabilities).sum(axis=1)
+        slope = np.concatenate(([mean.sum() - own], given.sum(axis=0) - occurring)) + ridge @ weights
+        curve = ridge.copy()
+        curve[0, 0] += (said * log_probabilities**2).sum() - mean @ mean
+        curve[0, 1:] += (given * log_probabilities[:, : free - 1]).sum(axis=0) - mean @ given
+        curve[1:, 0] = curve[0, 1:]
+        curve[1:, 1:] += np.diag(given.sum(axis=0)) - given.T @ given
         move = np.linalg.solve(curve + 1e-9 * np.eye(free), slope)
         # Far from the minimum a whole step overshoots: halve it until it helps.
-        while (nearer := _loss(features, weights - move, labels, ridge)) > loss and np.abs(move).max() > _CLOSE:
+        while (nearer := _loss(log_probabilities, weights - move, labels, ridge)) > loss and np.abs(
+            move
+        ).max() > _CLOSE:
             move = move / 2
         if np.abs(move).max() <= _CLOSE:
             break
@@ -76,8 +107,15 @@ def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Ca
     return Calibration(temperature=round(1 / inverse, 6), bias=bias)
 
 
-def _loss(features: Floats, weights: Floats, labels: Labels, ridge: Floats) -> float:
-    scores = features @ weights
+def _scores(log_probabilities: Floats, weights: Floats) -> Floats:
+    """Return the logits by a slope and, where there are more weights, the biases of all labels but the last."""
+    scores: Floats = log_probabilities * weights[0]
+    scores[:, : len(weights) - 1] += weights[1:]
+    return scores
+
+
+def _loss(log_probabilities: Floats, weights: Floats, labels: Labels, ridge: Floats) -> float:
+    scores = _scores(log_probabilities, weights)
     top = scores.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0]
     return float((log_sum - scores[np.arange(len(labels)), labels]).sum() + 0.5 * weights @ ridge @ weights)
@@ -94,7 +132,7 @@ def softmax(scores: Floats) -> Floats:
     return result
 
 
-def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int = 15) -> float:
+def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int = _MOST_BINS) -> float:
     """Return the mean gap between confidence and accuracy over bins of equally many events."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
@@ -107,24 +145,31 @@ def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int 
     return float(sum(gaps) / len(labels))
 
 
-def calibration_error(probabilities: Floats, labels: Labels, witnesses: Labels, bins: int = 15) -> float:
+def calibration_error(probabilities: Floats, labels: Labels, witnesses: Labels) -> float:
     """Return the root mean square gap between confidence and accuracy, less what chance adds to it.
 
     Chance opens gaps under a model that is never wrong about itself: with a thousand witnesses in 15 bins its ECE
     comes to 0.04. The variance of each gap is therefore taken off its square (Kumar et al., "Verified Uncertainty
     Calibration", 2019); events of one witness are no independent ones, so it is the variance over witnesses.
+
+    A bin of one or two witnesses has a variance as large as its gap and would hide it. So there are at most as many
+    bins as leave five witnesses to each; fewer than two bins say nothing, and the error is no number.
     """
     gaps = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels)
-    total = 0.0
+    bins = min(_MOST_BINS, len(np.unique(witnesses)) // _WITNESSES_PER_BIN)
+    if bins < 2:
+        return math.nan
+    total, counted = 0.0, 0
     for part in np.array_split(np.argsort(probabilities.max(axis=1), kind="stable"), bins):
         who, at = np.unique(witnesses[part], return_inverse=True)
-        if len(who) < 2:  # one says nothing of the variance
+        if len(who) < 2:  # one, with many events, says nothing of the variance
             continue
         mean = gaps[part].mean()
         around = np.bincount(at, weights=gaps[part] - mean)
         variance = float((around**2).sum()) / len(part) ** 2 * len(who) / (len(who) - 1)
         total += (mean**2 - variance) * len(part)
-    return float(np.sqrt(max(0.0, total / len(labels))))
+        counted += len(part)
+    return float(np.sqrt(max(0.0, total / counted))) if counted else math.nan
 
 
 def choose_policy(
@@ -136,17 +181,26 @@ def choose_policy(
     most `max_error` of the label's verdicts are wrong, for events that come as these did. They did not come as a
     gateway's do: a guarantee there needs a uniform sample of its own. Events with the same number in `witnesses` are
     near copies and count as one; how many of the witnesses are wrong is rounded up. That witnesses of one vendor are
-    alike, too, is left out: vendors are too few to count.
+    alike, too, is left out: vendors are too few to count. Labels that the model gives so seldom that nothing could be
+    shown of them have a threshold in common, and the promise holds for them together.
 
     Fixed-sequence testing (Angelopoulos et al., Learn then Test): thresholds are tested from high to low, each by the
     Clopper-Pearson bound, until one fails. So no threshold is chosen for being lucky.
     """
     chosen = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
-    thresholds = {}
-    for index, name in enumerate(names):
-        mine = chosen == index
-        thresholds[name] = _threshold(confidence[mine], (labels != index)[mine], witnesses[mine], max_error)
+    wrong = labels != chosen
+    lowest = _TESTED_HUNDREDTHS[-1] / 100
+    given = [len(np.unique(witnesses[(chosen == index) & (confidence >= lowest)])) for index in range(len(names))]
+    seldom = [index for index, count in enumerate(given) if not is_shown(1, count, max_error)]
+
+    def threshold(mine: Flags) -> float:
+        return _threshold(confidence[mine], wrong[mine], witnesses[mine], max_error)
+
+    of_seldom = threshold(np.isin(chosen, seldom))
+    thresholds = {
+        name: of_seldom if index in seldom else threshold(chosen == index) for index, name in enumerate(names)
+    }
     return Policy(
         number=1,
         accept_at=max(thresholds.values()),

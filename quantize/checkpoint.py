@@ -80,7 +80,7 @@ def _trained(
 
             train_from_scratch(examples, task, training, seed=seed, out=out, tick=tick)
 
-        ours = ("scratch", "train", "network", "warm_start", "teacher", "vocabulary")
+        ours = ("scratch", "train", "network", "warm_start", "teacher", "baseline", "ask", "vocabulary")
         taught_by = [release_path(training.teacher)] if training.teacher else []
         return steps.run("train", [training, *taught_by, *drawn, *(Code(f"quantize.{name}") for name in ours)], work)
     assert base is not None

@@ -27,7 +27,7 @@ class Trial(Struct, frozen=True):
     candidate: Candidate
     megabytes: float
     label_flips: float  # against the 16-bit model
-    calibration_error: float  # after its own calibration
+    calibration_error: float  # after a calibration that was fitted on other events
     events_per_s: float  # one thread
     fallbacks: dict[str, list[str]] = {}
 

@@ -206,7 +206,8 @@ def _encoded(example: Example, task: Task, network: Network, tokenizer: Tokenize
         kept = len(tokens) - 2
         origins = [(characters[begin][0], characters[end - 1][1]) for begin, end in offsets[1 : 1 + kept]]
         spans = candidates(text)
-        of_value = {value: name for name in network.roles_of[1:] for value in example.fields.get(name, ())}
+        # A value of two roles has the first: the reader gives it once.
+        of_value = {value: name for name in reversed(network.roles_of[1:]) for value in example.fields.get(name, ())}
         for (begin, end), (first, last) in zip(spans, covered(spans, origins), strict=True):
             if first < last:
                 ranges.append((first + 1, last + 1))

@@ -23,7 +23,7 @@ from quantize.recipe import Candidate, Recipe
 
 GOLDEN_PER_LABEL = 3
 _MOST_GOLDEN = 60
-_GOLDEN_MARGIN = 0.1  # further from a threshold or another label than a batch's shape moves a probability
+_GOLDEN_MARGIN = 0.1  # further above the next label than a batch's shape moves a probability
 _MOST_TO_CHOOSE_BY = 800  # events, for each candidate
 _MOST_FOR_SPEED = 200
 _PEER_DRAWS = 2
@@ -57,15 +57,14 @@ def calibrated(
     trials = []
     for candidate, file in files:
         after = ask.ask(file, draft, few.bodies, tick=progress.bar(candidate.title))
-        said = np.log(after.probabilities + 1e-12)
-        fitted = calibrate.apply(calibrate.fit_by_folds(said, truth, few.witnesses), said)
+        fitted = calibrate.left_out(np.log(after.probabilities + 1e-12), truth, few.witnesses)
         trials.append(
             compress.Trial(
                 candidate=candidate,
                 megabytes=file.stat().st_size / 1e6,
                 label_flips=float((after.chosen != before.chosen).mean()),
-                calibration_error=calibrate.calibration_error(fitted, truth, few.witnesses),
-                events_per_s=ask.events_per_s(file, draft, few.bodies[:_MOST_FOR_SPEED]),
+                calibration_error=_calibration_error(fitted, truth, few.witnesses),
+                events_per_s=ask.events_per_s(file, draft, _spread(few.bodies)),
                 fallbacks=_fallbacks(file),
             )
         )
@@ -116,11 +115,11 @@ def measured(
         events=len(labels),
         witnesses=len(np.unique(test.witnesses)),
         accuracy=measure.estimate(lambda at: measure.accuracy(seen.chosen[at], labels[at]), test.witnesses),
-        macro_f1=measure.estimate(lambda at: measure.macro_f1_of(seen.chosen[at], labels[at], kinds), test.witnesses),
-        ece=measure.estimate(
+        macro_f1=measure.estimate_of_macro_f1(seen.chosen, labels, test.witnesses, kinds),
+        ece=measure.estimate_of_error(
             lambda at: calibrate.expected_calibration_error(seen.probabilities[at], labels[at]), test.witnesses
         ),
-        calibration_error=calibrate.calibration_error(seen.probabilities, labels, test.witnesses),
+        calibration_error=_calibration_error(seen.probabilities, labels, test.witnesses),
         by_label=measure.label_scores(seen.chosen, labels, names),
         confusion=measure.confusion(seen.chosen, labels, kinds),
         reliability=measure.reliability(seen.probabilities, labels),
@@ -142,10 +141,24 @@ def measured(
         trials=draft.trials,
         chosen=trial.candidate.title,
         megabytes=trial.megabytes,
-        events_per_s=ask.events_per_s(small, release, test.bodies[:: max(1, len(labels) // _MOST_FOR_SPEED)]),
+        events_per_s=ask.events_per_s(small, release, _spread(test.bodies)),
         resident_megabytes=resident / 1e6,
         machine=_machine(),
     )
+
+
+def _spread(bodies: Sequence[str]) -> Sequence[str]:
+    """Return events for the speed from all over the fold: it may be sorted by vendor, and the first are alike."""
+    return bodies[:: -(-len(bodies) // _MOST_FOR_SPEED)]
+
+
+def _calibration_error(probabilities: calibrate.Floats, labels: calibrate.Labels, witnesses: calibrate.Labels) -> float:
+    """Return the error; where there are too few witnesses to tell, the largest that there can be.
+
+    The record of a step is JSON and holds no NaN.
+    """
+    found = calibrate.calibration_error(probabilities, labels, witnesses)
+    return 1.0 if np.isnan(found) else found
 
 
 def _injections(
@@ -212,7 +225,10 @@ def _older(release: Release, bodies: Sequence[str], labels: calibrate.Labels, pr
 def _golden(
     found: Sequence[Example], seen: Answers, labels: calibrate.Labels, names: Sequence[str]
 ) -> tuple[Golden, ...]:
-    """Choose, per label, events whose right answer stands well clear of the others, of as many products."""
+    """Choose, per label, events whose right answer stands well clear of the others, of as many products.
+
+    Where there are more labels than golden events, these are of labels from all over the task.
+    """
     golden = []
     runner_up = np.sort(seen.probabilities, axis=1)[:, -2]
     each = max(1, min(GOLDEN_PER_LABEL, _MOST_GOLDEN // len(names)))
@@ -225,7 +241,8 @@ def _golden(
                 products.add(found[at].product)
                 confidence = round(float(seen.probabilities[at, index]), 4)
                 golden.append(Golden(text=found[at].body, label=name, confidence=confidence))
-    return tuple(golden)
+    kept = min(len(golden), _MOST_GOLDEN)
+    return tuple(golden[at * len(golden) // kept] for at in range(kept))
 
 
 def _truth(found: Sequence[Example], names: Sequence[str]) -> calibrate.Labels:

@@ -70,8 +70,8 @@ def examples_of(data: Data, root: Path, task: Task, seed: int) -> Examples:
     learnt = [_example(event, task) for event in folds["train"]]
     return Examples(
         draw=lambda _: learnt,
-        calibration=_held_out([_example(event, task) for event in folds["calibration"]], 1),
-        test=_held_out([_example(event, task) for event in folds["test"]], 1),
+        calibration=_by_group(folds["calibration"], task),
+        test=_by_group(folds["test"], task),
         foreign=foreign,
         foreign_test=foreign_test,
         digest=digest_of_data(path),
@@ -99,7 +99,8 @@ def _of_event_types(
 
     def drawn(kinds: Sequence[EventType], number: int) -> HeldOut:
         kept = without_look_alikes(kinds, learnt)
-        return _held_out([example_of(line, task) for line in expand(kept, copies=_COPIES, seed=number)], _COPIES)
+        examples = [example_of(line, task) for line in expand(kept, copies=_COPIES, seed=number)]
+        return HeldOut(examples, np.arange(len(examples)) // _COPIES)
 
     held_out = {
         "calibration": drawn(in_fold(types, "calibration"), _CALIBRATION_SEED),
@@ -123,8 +124,10 @@ def _of_event_types(
     )
 
 
-def _held_out(examples: Sequence[Example], copies: int) -> HeldOut:
-    return HeldOut(list(examples), np.arange(len(examples)) // copies)
+def _by_group(events: Sequence[labelled.Labelled], task: Task) -> HeldOut:
+    """Return examples of which those of one group, or of one text, are one witness."""
+    _, witnesses = np.unique([event.group for event in events], return_inverse=True)
+    return HeldOut([_example(event, task) for event in events], witnesses.astype(np.int64))
 
 
 def _example(event: labelled.Labelled, task: Task) -> Example:

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from models.contracts.release import Calibration, Release
 from quantize.figures import Figures
+from quantize.gate import limits_of
 from quantize.measure import Estimate
 from quantize.recipe import Recipe, TrainDecoder, TrainEncoder, TrainFromScratch, TrainNothing
 
@@ -105,7 +106,7 @@ def made_from(recipe: Recipe, release: Release, figures: Figures) -> list[tuple[
 
 def rows(recipe: Recipe, release: Release, figures: Figures) -> list[Row]:
     """Return the figures that have no peer, with the limits of the recipe."""
-    gate, size = recipe.gate, recipe.quantization
+    gate, size = recipe.gate, limits_of(recipe)
     injections, quiet = figures.injections, figures.quiet_false_alarms
     return [
         Row(
@@ -115,7 +116,7 @@ def rows(recipe: Recipe, release: Release, figures: Figures) -> list[Row]:
         ),
         Row("the same as plain ECE, with what chance adds", decimal(figures.ece.value), between(figures.ece)),
         Row(
-            "labels that differ from the 16-bit model's",
+            f"labels that differ from the 16-bit model's{_rounded(recipe)}",
             percent(_label_flips(recipe, figures)),
             limit=_at_most_percent(gate.max_label_flips),
         ),
@@ -141,7 +142,11 @@ def rows(recipe: Recipe, release: Release, figures: Figures) -> list[Row]:
             "" if quiet is None else f"{100 * quiet.low:.2f} to {100 * quiet.high:.2f} %",
             _at_most_percent(gate.max_quiet_false_alarms),
         ),
-        Row("size", amount(figures.megabytes, "MB"), limit=f"at most {size.max_megabytes:g} MB"),
+        Row(
+            "size",
+            amount(figures.megabytes, "MB"),
+            limit=f"at most {size.max_megabytes:g} MB" if math.isfinite(size.max_megabytes) else "",
+        ),
         Row(
             "speed, one thread, different events",
             amount(figures.events_per_s, "events/s"),
@@ -331,6 +336,15 @@ def _milder(recipe: Recipe, release: Release) -> str:
 def _label_flips(recipe: Recipe, figures: Figures) -> float | None:
     """Of a model that came finished there is no 16-bit one to compare it with."""
     return None if recipe.base.kind == "gguf" else figures.label_flips
+
+
+def _rounded(recipe: Recipe) -> str:
+    """Say where the 16-bit model has paid for the 4 bits already: the figure does not show what that cost."""
+    match recipe.training:
+        case TrainEncoder(rounded_epochs=rounded) if rounded:
+            return ", which was itself trained with 4-bit weights (ADR 0019)"
+        case _:
+            return ""
 
 
 def _at_most(limit: float) -> str:

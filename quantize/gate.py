@@ -3,11 +3,16 @@
 import math
 
 from quantize.figures import Figures
-from quantize.recipe import Compression, Gate
+from quantize.recipe import Compression, Gate, Recipe
 
 _DEVIATIONS = 2  # of sampling error above `max_error_among_accepted`: what a sound release shows by chance
 _NO_LIMITS = Compression(max_megabytes=float("inf"))
 N_GRAMS = "character n-grams, logistic regression"
+
+
+def limits_of(recipe: Recipe) -> Compression:
+    """Return the limits of size and speed; none for a finished model, which is packaged as large as it came."""
+    return _NO_LIMITS if recipe.base.kind == "gguf" else recipe.quantization
 
 
 def reasons_to_block(figures: Figures, gate: Gate, limits: Compression = _NO_LIMITS) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from hashlib import sha256
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from msgspec import Struct
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.task import Task
 from models.fields import occurs
+from quantize.events import body_of
 
 FOLDS = ("train", "calibration", "test")
 _MOST_FAULTS = 5
@@ -80,8 +81,8 @@ def part(events: Sequence[Labelled], *, test: float, calibration: float, where: 
         for event in events:
             folds[_fold_of(event.group, test, calibration)].append(event)
     for fold, others in (("test", "train"), ("calibration", "train"), ("calibration", "test")):
-        phrases = _Phrases(event.text for event in folds[others])
-        folds[fold] = [event for event in folds[fold] if not phrases.nearly_hold(event.text)]
+        phrases = _Phrases(body_of(event.text) for event in folds[others])
+        folds[fold] = [event for event in folds[fold] if not phrases.nearly_hold(body_of(event.text))]
     empty = [fold for fold, kept in folds.items() if not kept]
     if empty:
         groups = len({event.group for event in events})
@@ -122,8 +123,10 @@ class _Phrases:
         mine = phrases_of(text)
         if mine in self._whole:
             return True
-        shared = Counter(index for phrase in mine for index in self._by_phrase.get(phrase, ())[:_COMMON])
-        return any(both > _ALIKE * len(mine | self._known[index]) for index, both in shared.items())
+        holders = {phrase: self._by_phrase[phrase] for phrase in mine if phrase in self._by_phrase}
+        seldom = [texts for texts in holders.values() if len(texts) <= _COMMON]
+        near = set(chain.from_iterable(seldom or holders.values()))  # of a text of common phrases alone, all of them
+        return any(len(mine & self._known[index]) > _ALIKE * len(mine | self._known[index]) for index in near)
 
 
 _COMMON = 400  # a phrase in more texts than this says little of any
@@ -156,11 +159,12 @@ def _event(row: Any, task: Task, group_by: str) -> Labelled:
         for name, values in told.items()
     }
     known = {field.name: field for field in task.fields}
+    body = body_of(text)  # what a model reads, and may copy from
     kept = {
         name: tuple(
             value
             for value in values
-            if (value in known[name].choices if known[name].kind == "choice" else occurs(value, text))
+            if (value in known[name].choices if known[name].kind == "choice" else occurs(value, body))
         )
         for name, values in fields.items()
         if name in known
@@ -168,7 +172,7 @@ def _event(row: Any, task: Task, group_by: str) -> Labelled:
     fold = row.get("fold", "")
     if fold not in ("", *FOLDS):
         raise ValueError(f"fold `{fold}` is none of {_few(FOLDS)}")
-    group = row[group_by] if group_by else " ".join(sorted(phrases_of(text)))
+    group = row[group_by] if group_by else " ".join(sorted(phrases_of(body)))
     return Labelled(text, label, group, {name: values for name, values in kept.items() if values}, fold)
 
 

@@ -16,7 +16,7 @@ _BOOTSTRAP_SEED = 17
 
 
 class Estimate(Struct, frozen=True):
-    """A figure, and between which values it lies with 95 % confidence (percentile bootstrap over witnesses)."""
+    """A figure, and between which values it lies with 95 % confidence (bootstrap over witnesses)."""
 
     value: float
     low: float
@@ -126,6 +126,48 @@ def estimate(statistic: Callable[[Labels], float], witnesses: Labels) -> Estimat
     It is handed the numbers of the events that it is to count. Events of one witness are near copies, so they are
     drawn together (cluster bootstrap: Davison and Hinkley, Bootstrap Methods, 1997, 3.8).
     """
+    value = statistic(np.arange(len(witnesses)))
+    low, high = _ends(statistic, witnesses)
+    return _around(value, low, high)
+
+
+def estimate_of_error(statistic: Callable[[Labels], float], witnesses: Labels) -> Estimate:
+    """Return the same for a gap, which chance only widens: a resample's is as far above ours as ours above the truth.
+
+    So its resamples are reflected at the value (basic bootstrap: the same, 5.2); a gap is at least 0.
+    """
+    value = statistic(np.arange(len(witnesses)))
+    low, high = _ends(statistic, witnesses)
+    return _around(value, max(0.0, 2 * value - high), max(0.0, 2 * value - low))
+
+
+def estimate_of_macro_f1(chosen: Labels, labels: Labels, witnesses: Labels, kinds: int) -> Estimate:
+    """Return the mean F1 over all labels.
+
+    That a rare label is not drawn says nothing of how well it is told: a resample's is the mean over labels that occur
+    in it. Labels that occur in no event, nor are given to one, count 0 in the figure and so in its interval.
+    """
+    share = _occurring(chosen, labels) / kinds
+
+    def of(at: Labels) -> float:
+        mine, true = chosen[at], labels[at]
+        return share * macro_f1_of(mine, true, kinds) * kinds / _occurring(mine, true)
+
+    return estimate(of, witnesses)
+
+
+def _occurring(chosen: Labels, labels: Labels) -> int:
+    """Return how many labels there are among what was chosen and what is true."""
+    return len(np.unique(np.concatenate([chosen, labels])))
+
+
+def _around(value: float, low: float, high: float) -> Estimate:
+    """Return the value in its interval: where resamples lean to one side, they may leave it outside."""
+    return Estimate(value, min(low, value), max(high, value))
+
+
+def _ends(statistic: Callable[[Labels], float], witnesses: Labels) -> tuple[float, float]:
+    """Return between which values the statistic of 95 % of the resamples lies."""
     order = np.argsort(witnesses, kind="stable")
     _, starts, counts = np.unique(witnesses[order], return_index=True, return_counts=True)
     chance = np.random.default_rng(_BOOTSTRAP_SEED)
@@ -136,7 +178,7 @@ def estimate(statistic: Callable[[Labels], float], witnesses: Labels) -> Estimat
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         drawn.append(statistic(order[np.repeat(starts[picked], sizes) + offsets]))
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(statistic(np.arange(len(witnesses))), float(low), float(high))
+    return float(low), float(high)
 
 
 def confusion(chosen: Labels, labels: Labels, kinds: int) -> list[list[int]]:
@@ -162,8 +204,7 @@ def by_source(chosen: Labels, labels: Labels, sources: Sequence[str], kinds: int
     rows = []
     for source, members in events.items():
         mine, true = chosen[members], labels[members]
-        present = len(np.unique(np.concatenate([mine, true])))
-        f1 = macro_f1_of(mine, true, kinds) * kinds / present
+        f1 = macro_f1_of(mine, true, kinds) * kinds / _occurring(mine, true)
         rows.append(SourceScores(source, len(members), accuracy(mine, true), f1))
     return sorted(rows, key=lambda row: (-row.events, row.source))
 

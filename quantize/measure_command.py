@@ -22,8 +22,17 @@ from quantize.terminal import Sentences, show
 )
 @click.option("--group-by", default="", metavar="KEY", help="The key that says where an event is from.")
 @click.option("--task", default="", metavar="FILE", help="A task file, for an instruct model that carries no release.")
+@click.option(
+    "--context-tokens",
+    type=click.IntRange(min=64),
+    default=1_024,
+    show_default=True,
+    help="As a gateway's `model.context_tokens`: room for a decoder's instruction, the event and the answer.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the tables.")
-def measure_command(release: str, events: Path, group_by: str, task: str, *, as_json: bool) -> None:
+def measure_command(
+    release: str, events: Path, group_by: str, task: str, *, context_tokens: int, as_json: bool
+) -> None:
     """Measure RELEASE, a shipped release's name or a GGUF's path, on labelled events.
 
     Says how often it is right, by label and, with --group-by, by source; how far its confidence is to be believed; how
@@ -38,6 +47,7 @@ def measure_command(release: str, events: Path, group_by: str, task: str, *, as_
       python -m quantize measure soc-triage --events labelled.jsonl
       python -m quantize measure soc-triage --events labelled.jsonl --group-by product
       python -m quantize measure build/releases/mine-4.gguf --events labelled.jsonl --json > figures.json
+      python -m quantize measure instruct.gguf --task task.toml --context-tokens 2048 --events labelled.jsonl
     """
     from quantize import ask  # noqa: PLC0415 - `--help` answers without loading a runtime
     from quantize.measured import measured, tables  # noqa: PLC0415
@@ -45,7 +55,11 @@ def measure_command(release: str, events: Path, group_by: str, task: str, *, as_
 
     path, found = named_release(release, task)
     truth = read_labelled(events, found.task, group_by)
-    with Progress() as progress, ask.Asked(path, found, fields=any(event.fields for event in truth)) as classifier:
+    fields = any(event.fields for event in truth)
+    with (
+        Progress() as progress,
+        ask.Asked(path, found, fields=fields, context_tokens=context_tokens) as classifier,
+    ):
         answers = ask.answers_of(classifier, [body_of(event.text) for event in truth], progress.bar(found.title))
     figures = measured(found, truth, answers, by_source=bool(group_by))
     if as_json:

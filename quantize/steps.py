@@ -5,6 +5,7 @@ what is finished; a step that can go on from where it stopped finds what it left
 """
 
 import errno
+import fcntl
 import hashlib
 import shutil
 import time
@@ -16,15 +17,42 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from models.contracts.errors import HeadwaterError, InputError
+from models.contracts.errors import HeadwaterError, InputError, UnavailableError
 from models.release_file import digest_of
 
 _NOTE = "step.json"
+_SO_FAR = "seconds"  # in an unfinished folder: how long the sittings before this one took
+_LOCK = ".lock"
 _UNFINISHED = ".unfinished"
 _DIGITS = 12
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no reading ends so
 
 Work = Callable[[Path], None]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep `folder`, a release's, to one run: two would write into the same unfinished folders.
+
+    The system lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        UnavailableError: another run has it.
+        InputError: it cannot be made or locked.
+    """
+    with _told("run", f"lock {folder / _LOCK}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("ab")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UnavailableError(
+                f"{folder}: another run of this recipe is at work in it; wait for its end, or give another --out"
+            ) from error
+        except OSError as error:
+            raise _refused("run", f"lock {folder / _LOCK}", error) from error
+        yield
 
 
 class Code(Struct, frozen=True):
@@ -61,6 +89,8 @@ class Steps:
         with _told(name, f"make {unfinished}"):
             goes_on = unfinished.is_dir()
             unfinished.mkdir(parents=True, exist_ok=True)
+            before = _seconds_so_far(unfinished)
+            _note_so_far(unfinished, before)
         self._tell(f"{name}: goes on where it stopped" if goes_on else f"{name}: …")
         begun = time.monotonic()
         try:
@@ -69,12 +99,18 @@ class Steps:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         except OSError as error:
-            with suppress(OSError):  # what the work left is gone on with; if it left nothing, so does the folder
-                unfinished.rmdir()
+            _leave(unfinished, before + time.monotonic() - begun)
             raise _refused_at_work(name, error, inputs, unfinished) from error
-        took = time.monotonic() - begun
+        except BaseException:  # interrupted
+            _leave(unfinished, before + time.monotonic() - begun)
+            raise
+        took = before + time.monotonic() - begun
         note = {"step": name, "inputs": digest, "seconds": round(took, 1)}
-        _finish(name, unfinished, done, msgspec.json.encode(note))
+        try:
+            _finish(name, unfinished, done, msgspec.json.encode(note))
+        except InputError:
+            _leave(unfinished, took)
+            raise
         self.seconds[name] = took
         self._tell(f"{name}: done in {_spoken(took)}")
         return done
@@ -114,6 +150,32 @@ def _seconds_noted(done: Path) -> float | None:
     return float(msgspec.json.decode(note.read_bytes())["seconds"]) if note.is_file() else None
 
 
+def _seconds_so_far(unfinished: Path) -> float:
+    """Return how long the sittings before this one took.
+
+    Where one was killed, it counts until the last thing that it wrote: what came after is done again.
+    """
+    note = unfinished / _SO_FAR
+    try:
+        noted, begun = float(note.read_text(encoding="ascii")), note.stat().st_mtime
+        return noted + max(path.stat().st_mtime - begun for path in (note, *unfinished.rglob("*")))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _note_so_far(unfinished: Path, seconds: float) -> None:
+    (unfinished / _SO_FAR).write_text(f"{seconds:.1f}", encoding="ascii")
+
+
+def _leave(unfinished: Path, seconds: float) -> None:
+    """Leave what the work left, with the time that it took; if it left nothing, no folder stays."""
+    with suppress(OSError):  # the time is for a report: no reason to fail
+        if any(path.name != _SO_FAR for path in unfinished.iterdir()):
+            _note_so_far(unfinished, seconds)
+        else:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _finish(name: str, unfinished: Path, done: Path, note: bytes) -> None:
     """Note what was done and give the folder its name; where that fails, no note is left."""
     path = unfinished / _NOTE
@@ -121,6 +183,7 @@ def _finish(name: str, unfinished: Path, done: Path, note: bytes) -> None:
         with _told(name, f"write to {path}"):
             path.write_bytes(note)
         with _told(name, f"rename {unfinished} to {done}"):
+            (unfinished / _SO_FAR).unlink(missing_ok=True)
             unfinished.replace(done)
     except InputError:
         with suppress(OSError):

@@ -18,6 +18,7 @@ from bench.quality.measures import ROOT, STRANGERS
 from quantize import baseline, measure
 from quantize.calibrate import Labels
 from quantize.event_types import EventType, in_fold, read_event_types, without_look_alikes
+from quantize.events import body_of
 from quantize.expand import Example, example_of, expand
 from quantize.labelled import read_labelled
 from quantize.product_groups import product_groups
@@ -52,7 +53,7 @@ def curve() -> Iterator[Point]:
     asked = {name: _examples(without_look_alikes(kinds, known), _TEST_SEED) for name, kinds in held_out.items()}
     if STRANGERS.is_file():
         strangers = read_labelled(STRANGERS, TASK, "product")
-        asked["strangers"] = [Example(event.text, event.label, event.group, {}) for event in strangers]
+        asked["strangers"] = [Example(body_of(event.text), event.label, event.group, {}) for event in strangers]
     for share in SHARES:
         some = [kind for kind in known if _rank(f"group/{groups[kind.product][0]}") < share]
         peer = baseline.train_baseline(_examples(some, _LEARNT_SEED), TASK.label_names)

@@ -4,7 +4,8 @@ Everything but two figures is measured on the shipped files as they are: `flips_
 `quantize_minutes` the whole recipe, so both are what the recipe's run wrote into the release.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from models.header import split
 from models.llama import Model
 from models.release_file import read_release, release_path
 from quantize import ask, baseline, calibrate, injection, measure
-from quantize.examples import Examples, examples_of
+from quantize.events import body_of
+from quantize.examples import Examples, digest_of_data, examples_of
 from quantize.expand import NOW_MS, Example
 from quantize.labelled import Labelled, read_labelled
 from quantize.recipe import Recipe, read_recipe, read_task
@@ -35,13 +37,16 @@ _N_GRAMS = "character n-grams, logistic regression, same corpus"
 
 
 class Shipped:
-    """A shipped release with its recipe's examples."""
+    """A release with its recipe's examples.
 
-    def __init__(self, name: str) -> None:
-        self.path = release_path(name)
+    Raises:
+        HeadwaterError: the file is not there or no release, or its recipe or what that names cannot be read.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
         with Model(self.path, vocabulary_only=True) as model:
             self.release: Release = read_release(model)
-        self.recipe: Recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
         self.task = read_task(ROOT / self.recipe.task)
         self.examples: Examples = examples_of(self.recipe.data, ROOT, self.task, self.recipe.seed)
         self.names = self.task.label_names
@@ -61,16 +66,34 @@ class Shipped:
 
 @cache
 def shipped(name: str) -> Shipped:
-    return Shipped(name)
+    path, recipe = release_path(name), read_recipe(ROOT / "recipes" / f"{name}.toml")
+    found = Shipped(path, recipe)
+    for warning in of_other_data(found.release, digest_of_data(ROOT / recipe.data.path)):
+        _say(f"{path}: {warning}")
+    return found
+
+
+def of_other_data(release: Release, digest: str) -> list[str]:
+    """Return what is to be said of a release that was made from other data than those of this `digest`."""
+    learnt = release.provenance.get("data_sha256", "")
+    if learnt == digest:
+        return []
+    said = (
+        f"it was made from data that hash to {learnt or '(not recorded)'}, those of its recipe hash to {digest} now; "
+        "held-out figures may be of events that it has learnt"
+    )
+    return [said]
 
 
 def strangers() -> list[Row]:
     """Measure on events of others, where they are: none was learnt from."""
-    if not STRANGERS.is_file():
-        return []
-    ours = shipped(_TRIAGE)
-    events = read_labelled(STRANGERS, ours.task, "product")
-    bodies, labels = [event.text for event in events], ours.truth(events)
+    return of_strangers(shipped(_TRIAGE), STRANGERS) if STRANGERS.is_file() else []
+
+
+def of_strangers(ours: Shipped, path: Path) -> list[Row]:
+    """Measure on labelled events that nothing was learnt from; each is asked about as a gateway asks."""
+    events = read_labelled(path, ours.task, "product")
+    bodies, labels = [body_of(event.text) for event in events], ours.truth(events)
     seen = ask.ask(ours.path, ours.release, bodies, fields=True)
     peer = baseline.choose(ours.n_grams(), bodies)
     mine, theirs = (measure.macro_f1_of(chosen, labels, 3) for chosen in (seen.chosen, peer))
@@ -82,8 +105,9 @@ def strangers() -> list[Row]:
         for given, wanted in read
         if wanted.get("technique")
     ]
-    given, wanted = zip(*read, strict=True)
-    fields = measure.field_scores(given, wanted, ("source",), annotated=False)
+    fields = measure.field_scores(
+        [given for given, _ in read], [wanted for _, wanted in read], ("source",), annotated=False
+    )
     source = fields["source"]
     f1 = 2 * source.precision * source.recall / max(1e-9, source.precision + source.recall)
     return [
@@ -130,11 +154,21 @@ def intents() -> list[Row]:
 
 def recorded() -> list[Row]:
     """Return what only the recipe's own run can measure."""
-    told = shipped(_TRIAGE).release.provenance
-    return [
-        row("flips_vs_16bit", float(told["label_flips"]), "share, by the recipe's run", at_most=0.01),
-        row("quantize_minutes", float(told["minutes"]), "min, by the recipe's run", at_most=90),
-    ]
+    ours = shipped(_TRIAGE)
+    rows = rows_recorded(ours.release.provenance)
+    for missing in sorted(set(MEASURED[recorded]) - {one.name for one in rows}):
+        _say(f"{missing}: not recorded in {ours.path}")
+    return rows
+
+
+def rows_recorded(told: Mapping[str, str]) -> list[Row]:
+    """Return the rows whose figures a release's provenance has."""
+    rows = []
+    if "label_flips" in told:
+        rows.append(row("flips_vs_16bit", float(told["label_flips"]), "share, by the recipe's run", at_most=0.01))
+    if "minutes" in told:
+        rows.append(row("quantize_minutes", float(told["minutes"]), "min, by the recipe's run", at_most=90))
+    return rows
 
 
 def speed() -> list[Row]:
@@ -149,6 +183,10 @@ def lines() -> list[str]:
     logs = sorted(_LOGHUB.glob("*.log")) or [_SAMPLE]
     texts = [log.read_text(encoding="utf-8", errors="replace").splitlines()[: _LINES // len(logs)] for log in logs]
     return [split(line, NOW_MS).body for text in texts for line in text]
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def row(

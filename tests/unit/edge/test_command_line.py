@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.config import Config, Model, SyslogTcp, SyslogUdp, read_config
-from models.release_file import digest_of, release_path
+from models.release_file import SHIPPED, digest_of, release_path
 from tests.fakes.tiny_models import tiny_decoder
 
 ROOT = Path(__file__).parents[3]
@@ -177,6 +177,12 @@ def test_classify_with_a_model_that_cannot_be_used_exits_2_in_one_line(
     assert done.stdout == b""
     assert done.stderr.decode().startswith(said)
     assert done.stderr.count(b"\n") == 1
+
+
+def test_the_help_of_classify_names_every_shipped_release(tmp_path: Path) -> None:
+    said = edge("classify", "--help", cwd=tmp_path).stdout.decode()
+    names = said.partition("Shipped releases: ")[2].strip().split(", ")
+    assert names == sorted(path.stem for path in SHIPPED.glob("*.gguf"))
 
 
 def test_classify_blames_standard_output_for_what_it_does_not_take(tmp_path: Path) -> None:

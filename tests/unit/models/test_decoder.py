@@ -92,8 +92,8 @@ def test_fields_of_an_event_whose_like_came_before_are_written_in_one_step(monke
         return decode(context, batch, begin, end)
 
     monkeypatch.setattr(Context, "decode", counted)
-    # A random model spells as no tokeniser does, so that nobody could guess it.
-    with closing(open_classifier("soc-triage", threads=1)) as classifier:
+    # The shipped decoder: a random model spells as no tokeniser does, so that nobody could guess it.
+    with closing(open_classifier("soc-triage-small", threads=1)) as classifier:
         for address in ("192.0.2.7", "198.51.100.23"):
             steps.append(0)
             (opinion,) = classifier.classify([f"sshd: Failed password for root from {address} port 51122 ssh2"])

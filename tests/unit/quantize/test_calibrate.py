@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from quantize.calibrate import (
     fit,
     fit_by_folds,
     is_shown,
+    left_out,
     softmax,
 )
 
@@ -204,6 +207,40 @@ def test_copies_of_an_event_show_no_more_than_the_event(events: list[tuple[float
     assert set(policy.accept_at_by_label.values()) == {NEVER}  # 30 events at most, and 77 are needed
 
 
+def many_labels(mostly_wrong: int | None) -> Policy:
+    """Return the policy where two labels have been given often and rightly, twenty seldom, and one never."""
+    given = np.concatenate([np.repeat([0, 1], 200), np.repeat(np.arange(2, 22), 10)])
+    truth = given.copy()
+    if mostly_wrong is not None:
+        truth[np.flatnonzero(given == mostly_wrong)[:8]] = 0
+    said = np.full((len(given), 23), 0.01 / 22)
+    said[np.arange(len(given)), given] = 0.99
+    names = [f"label {at}" for at in range(23)]
+    return choose_policy(said, np.ones(len(given)), truth, np.arange(len(given)), names, max_error=MAX_ERROR)
+
+
+def test_labels_that_are_given_seldom_and_rightly_have_a_threshold_in_common() -> None:
+    policy = many_labels(mostly_wrong=None)
+
+    assert len({policy.accepts_from(f"label {at}") for at in range(2, 22)}) == 1
+    assert all(policy.accepts_from(f"label {at}") < NEVER for at in range(22))
+
+
+def test_where_one_of_the_seldom_labels_is_mostly_wrong_none_of_them_is_accepted() -> None:
+    policy = many_labels(mostly_wrong=5)
+
+    assert all(policy.accept_at_by_label[f"label {at}"] == NEVER for at in range(2, 22))
+    assert all(policy.accept_at_by_label[f"label {at}"] < NEVER for at in (0, 1))
+
+
+def test_a_label_that_is_given_never_shares_with_the_seldom_ones_and_alone_is_never_accepted() -> None:
+    policy, alone = many_labels(mostly_wrong=None), policy_for(np.tile([1.0, 0.0, 0.0], (200, 1)), np.zeros(200, int))
+
+    assert policy.accept_at_by_label["label 22"] == policy.accept_at_by_label["label 2"]
+    assert alone.accept_at_by_label["benign"] < NEVER
+    assert alone.accept_at_by_label["critical"] == NEVER
+
+
 @pytest.mark.parametrize("overconfident", [0.0, 0.1])
 def test_the_calibration_error_is_that_of_the_model_and_not_that_of_chance(overconfident: float) -> None:
     chance = np.random.default_rng(3)
@@ -215,3 +252,97 @@ def test_the_calibration_error_is_that_of_the_model_and_not_that_of_chance(overc
         found.append(calibration_error(np.stack((said, 1 - said), axis=1), labels, np.arange(1000) // 2))
 
     assert abs(float(np.mean(found)) - overconfident) < 0.02
+
+
+def half_wrong(witnesses: int, copies: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Events that are all 99 % sure, and of which every other is wrong."""
+    labels = np.repeat(np.arange(witnesses) % 2, copies)
+    return np.tile([0.99, 0.01], (len(labels), 1)), labels, np.repeat(np.arange(witnesses), copies)
+
+
+@pytest.mark.parametrize("witnesses", [10, 15, 20, 28, 29, 60, 400])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_few_witnesses_hide_no_calibration_error(witnesses: int, copies: int) -> None:
+    assert calibration_error(*half_wrong(witnesses, copies)) > 0.3
+
+
+@pytest.mark.parametrize("witnesses", [1, 2, 9])
+def test_of_too_few_witnesses_the_calibration_error_is_no_number(witnesses: int) -> None:
+    assert np.isnan(calibration_error(*half_wrong(witnesses, copies=40)))
+
+
+def fitted_by_features(said: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return slope and biases by Newton's method over features that are written out: one of the slope, one per bias."""
+    events, kinds = said.shape
+    features = np.zeros((events, kinds, kinds))
+    features[:, :, 0] = said
+    for kind in range(kinds - 1):
+        features[:, kind, kind + 1] = 1.0
+    ridge = np.diag([0.0, *[1e-2] * (kinds - 1)])
+    weights = np.eye(kinds)[0]
+
+    def loss(weights: np.ndarray) -> float:
+        right = softmax(features @ weights)[np.arange(events), labels]
+        return float(-np.log(right).sum() + 0.5 * weights @ ridge @ weights)
+
+    for _ in range(100):
+        of = softmax(features @ weights)
+        mean = np.einsum("nkm,nk->nm", features, of)
+        slope = (mean - features[np.arange(events), labels]).sum(axis=0) + ridge @ weights
+        curve = np.einsum("nkm,nk,nkl->ml", features, of, features, optimize=True) - mean.T @ mean + ridge
+        move = np.linalg.solve(curve, slope)
+        while loss(weights - move) > loss(weights) and np.abs(move).max() > 1e-9:
+            move = move / 2
+        weights = weights - move
+    return weights
+
+
+@pytest.mark.parametrize(("events", "kinds", "bias"), [(40, 3, 0.0), (200, 5, 2.0), (300, 12, 4.0), (60, 20, 0.0)])
+def test_the_fit_is_that_of_features_written_out(events: int, kinds: int, bias: float) -> None:
+    said, labels = of_many_labels(events, seed=events, kinds=kinds, bias=bias)
+    slope, *biases = fitted_by_features(said, labels)
+
+    found = fit(said, labels)
+
+    assert found.temperature == pytest.approx(1 / slope, abs=1.5e-6)  # half of one is rounding
+    assert found.bias == pytest.approx((*biases, 0.0), abs=1.5e-6)
+
+
+def test_a_fit_of_many_labels_needs_no_table_of_events_by_labels_by_labels() -> None:
+    said, labels = of_many_labels(400, seed=6, kinds=256)
+    tracemalloc.start()
+    fit(said, labels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < said.nbytes * 256 / 8
+
+
+def test_what_was_left_out_had_no_say_in_its_own_probabilities() -> None:
+    said, labels = of_many_labels(120, seed=7, bias=4.0)
+    witnesses = np.arange(120) // 2
+    before = left_out(said, labels, witnesses)
+    others = labels.copy()
+    others[witnesses == 8] = (labels[witnesses == 8] + 1) % 12
+
+    after = left_out(said, others, witnesses)
+
+    assert after[witnesses == 8] == pytest.approx(before[witnesses == 8])
+    assert np.abs(after - before).max() > 1e-6
+
+
+def test_a_calibration_seems_better_on_what_it_was_fitted_on_than_on_what_was_left_out() -> None:
+    said, labels = of_many_labels(200, seed=8, bias=4.0)
+    right = np.arange(len(labels)), labels
+
+    mine = apply(fit_by_folds(said, labels, np.arange(200)), said)
+    others = left_out(said, labels, np.arange(200))
+
+    assert np.log(mine[right]).mean() > np.log(others[right]).mean() + 0.02
+
+
+def test_of_one_witness_there_is_nothing_else_to_fit_on() -> None:
+    said, labels = overconfident(6, seed=9)
+
+    assert left_out(said, labels, np.zeros(6, int)) == pytest.approx(softmax(said))
+    assert np.isfinite(left_out(said, labels, np.arange(6) // 3)).all()

@@ -9,7 +9,7 @@ from models.contracts.policy import Policy
 from models.contracts.release import Calibration
 from quantize.card import card
 from quantize.figures import Peer
-from quantize.recipe import Base, Data, Recipe, TrainDecoder, TrainFromScratch, TrainNothing
+from quantize.recipe import Base, Data, Recipe, TrainDecoder, TrainEncoder, TrainFromScratch, TrainNothing
 from tests.fakes import measured
 
 MODEL = b"the bytes of a model" * 300
@@ -62,6 +62,17 @@ def test_the_figures_have_their_intervals_and_stand_beside_their_peers(model: Pa
     assert ["false alarms on plain operation", "5.20 %", "3.10 to 7.70 %", ""] in rows
     assert ["target", "0.445", "0.339", "173"] in rows
     assert ["authority", "0.00 %"] in rows
+
+
+@pytest.mark.parametrize(
+    ("rounded", "more"), [(0, ""), (2, ", which was itself trained with 4-bit weights (ADR 0019)")]
+)
+def test_the_16_bit_model_is_said_to_be_trained_with_4_bits_where_it_was(rounded: int, more: str, model: Path) -> None:
+    recipe = measured.recipe(training=TrainEncoder(layers=6, rounded_epochs=rounded))
+
+    rows = cells(page(model, recipe=recipe))
+
+    assert [f"labels that differ from the 16-bit model's{more}", "0.67 %", "", "at most 1 %"] in rows
 
 
 def test_a_peer_that_is_better_is_said_to_be_also_where_the_card_says_what_it_is_not(model: Path) -> None:

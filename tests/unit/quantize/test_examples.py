@@ -132,9 +132,16 @@ def test_labelled_events_are_held_out_by_the_key_that_groups_them(root: Path) ->
 
     assert sum(map(len, groups)) == len(set.union(*groups)) == 40
     assert examples.draw(0) == examples.draw(9)
-    assert len(set(examples.test.witnesses)) == len(examples.test.examples) == len(examples.test.bodies)
+    assert len(examples.test.witnesses) == len(examples.test.examples) == len(examples.test.bodies)
     assert examples.types == []
     assert examples.quiet is None
+
+
+def test_events_of_one_group_are_one_witness(root: Path) -> None:
+    test = found(LABELLED, root).test
+    groups = {example.product for example in test.examples}
+
+    assert len(groups) == len(set(test.witnesses.tolist())) < len(test.examples)
 
 
 def test_only_labels_that_the_task_reads_fields_for_have_fields(root: Path) -> None:

@@ -4,9 +4,9 @@ import pytest
 from msgspec.structs import fields, replace
 
 from quantize.figures import Figures, Injections, Peer
-from quantize.gate import N_GRAMS, reasons_to_block
+from quantize.gate import N_GRAMS, limits_of, reasons_to_block
 from quantize.measure import Estimate
-from quantize.recipe import Gate
+from quantize.recipe import Base, Compression, Gate
 from tests.fakes import measured
 
 SET = Gate(
@@ -134,3 +134,26 @@ def test_a_release_that_accepts_nothing_errs_in_nothing() -> None:
 
 def test_a_figure_that_is_no_number_passes_no_limit() -> None:
     assert len(reasons_to_block(figures(calibration_error=float("nan")), SET)) == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "reasons"),
+    [
+        (
+            Base(kind="encoder", path="folder"),
+            (
+                "megabytes: found 469.0000, wanted at most 25.0000",
+                "events a second on one thread: found 2.0000, wanted at least 60.0000",
+            ),
+        ),
+        (Base(kind="gguf", path="instruct.gguf"), ()),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Base) else "",
+)
+def test_size_and_speed_hold_back_what_was_compressed_and_not_a_finished_model(
+    base: Base, reasons: tuple[str, ...]
+) -> None:
+    recipe = measured.recipe(base=base, quantization=Compression(max_megabytes=25.0, min_events_per_s=60.0))
+    large = figures(macro_f1=estimate(0.6801), megabytes=469.0, events_per_s=2.0)
+
+    assert reasons_to_block(large, SET, limits_of(recipe)) == reasons

@@ -52,6 +52,14 @@ def test_an_attack_asks_for_the_mildest_label_or_the_default_one(severity: tuple
     assert not any("{label}" in case.text or "%7Blabel%7D" in case.text for case in found)
 
 
+def test_a_label_that_is_spelt_out_in_other_characters_is_asked_of_its_own_task_only() -> None:
+    others = cases(BODIES, LABELS, TASK, SEVERITY[1:], seed=1)
+    kinds = Counter(case.kind for case in others)
+
+    assert kinds["encodings"] < Counter(case.kind for case in FOUND)["encodings"]
+    assert kinds["instructions"] == Counter(case.kind for case in FOUND)["instructions"]
+
+
 def test_the_same_seed_gives_the_same_cases_and_another_one_others() -> None:
     assert cases(BODIES, LABELS, TASK, SEVERITY, seed=1) == FOUND
     assert cases(BODIES, LABELS, TASK, SEVERITY, seed=2) != FOUND

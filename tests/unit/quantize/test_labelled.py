@@ -177,6 +177,32 @@ def test_folds_have_their_shares_of_many_groups_and_newcomers_move_nobody() -> N
     assert all(set(map(str, fewer[fold])) <= set(map(str, folds[fold])) for fold in FOLDS)
 
 
+def test_a_near_repeat_under_another_header_is_one() -> None:
+    closed = "sshd[7]: session closed for user ana"
+    events = [
+        event(f"Jan  2 03:04:05 alpha {closed}", "a", "train"),
+        event(f"Feb  9 11:04:05 bravo-db.example {closed}", "b", "test"),
+        event("the disk on the first shelf is full", "c", "test"),
+        event("door seven was opened with a key", "d", "calibration"),
+    ]
+
+    assert [one.group for one in parted(events)["test"]] == ["c"]
+
+
+def test_a_near_repeat_of_any_of_a_thousand_records_of_one_form_is_one() -> None:
+    def record(at: int) -> str:
+        own = " ".join(
+            f"{letter}{chr(97 + at // 26 % 26)}{chr(97 + at % 26)}{chr(97 + at // 676)}" for letter in "pqrstuvwxy"
+        )
+        return f"the audit log of the tenant says by the api that {own}"
+
+    events = [event(record(at), f"a{at}", "train") for at in range(1_000)]
+    again = [event(f"{record(at)} again", f"b{at}", "test") for at in (100, 700)]
+    others = [event("a disk is full", "c", "test"), event("door seven was opened", "d", "calibration")]
+
+    assert [one.group for one in parted([*events, *again, *others])["test"]] == ["c"]
+
+
 def test_near_repeats_of_what_is_measured_on_are_not_calibrated_on() -> None:
     events = [
         event(FAILED, "a", "train"),

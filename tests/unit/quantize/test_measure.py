@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantize.measure import (
     Bin,
+    Estimate,
     FieldScores,
     LabelScores,
     SourceScores,
@@ -13,6 +14,8 @@ from quantize.measure import (
     by_source,
     confusion,
     estimate,
+    estimate_of_error,
+    estimate_of_macro_f1,
     field_scores,
     label_scores,
     macro_f1,
@@ -91,6 +94,53 @@ def test_an_estimate_is_the_same_every_time_and_reads_as_figure_and_interval() -
 
     assert found == estimate(lambda at: float(values[at].mean()), np.arange(40))
     assert str(found) == f"19.500 ({found.low:.3f} to {found.high:.3f})"
+
+
+def test_a_rare_label_that_is_not_drawn_lowers_no_macro_f1() -> None:
+    # Twenty labels of one event each, all of them right, and twenty with many.
+    labels = np.concatenate([np.arange(20), np.repeat(np.arange(20, 40), 20)])
+
+    assert estimate_of_macro_f1(labels, labels, np.arange(len(labels)), 40) == Estimate(1.0, 1.0, 1.0)
+
+
+def test_labels_that_never_occur_lower_the_macro_f1_and_its_interval_alike() -> None:
+    chance = np.random.default_rng(4)
+    labels = chance.integers(0, 4, 300)
+    chosen = np.where(chance.random(300) < 0.8, labels, 0)
+
+    whole, half = (estimate_of_macro_f1(chosen, labels, np.arange(300), kinds) for kinds in (4, 8))
+
+    assert whole.value == pytest.approx(macro_f1_of(chosen, labels, 4))
+    assert half.value == pytest.approx(macro_f1_of(chosen, labels, 8))
+    assert (half.low, half.value, half.high) == pytest.approx((whole.low / 2, whole.value / 2, whole.high / 2))
+
+
+def test_a_gap_that_chance_only_widens_is_reflected_at_its_value_and_at_least_nought() -> None:
+    chance = np.random.default_rng(6)
+    values = chance.normal(size=60)
+    by_chance, true = (
+        estimate_of_error(lambda at, far=far: abs(float(values[at].mean()) + far), np.arange(60)) for far in (0.0, 3.0)
+    )
+    plain = estimate(lambda at: abs(float(values[at].mean())), np.arange(60))
+
+    assert by_chance.low == 0.0
+    assert by_chance.high < plain.high
+    assert true.low < 3.0 + values.mean() < true.high
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.data())
+@settings(max_examples=8, deadline=None)
+def test_a_value_lies_in_its_interval(labels: list[int], data: st.DataObject) -> None:
+    true = np.array(labels)
+    chosen = np.array(data.draw(st.lists(st.integers(0, 6), min_size=len(labels), max_size=len(labels))))
+    each = np.arange(len(labels))
+
+    for found in (
+        estimate_of_macro_f1(chosen, true, each, 7),
+        estimate(lambda at: macro_f1_of(chosen[at], true[at], 7), each),
+        estimate_of_error(lambda at: float((chosen[at] != true[at]).mean()) ** 2, each),
+    ):
+        assert 0 <= found.low <= found.value <= found.high
 
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)

