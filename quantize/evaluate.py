@@ -28,6 +28,13 @@ _MOST_TO_CHOOSE_BY = 800  # events, for each candidate
 _MOST_FOR_SPEED = 200
 _PEER_DRAWS = 2
 _INJECTION_SEED = 76
+_LEAST = 1e-12  # a probability that has a logarithm
+
+
+class Labels(Struct, frozen=True):
+    """The label of every event that candidates are chosen by, as an index among the task's."""
+
+    chosen: list[int]
 
 
 class Calibrated(Struct, frozen=True):
@@ -38,53 +45,45 @@ class Calibrated(Struct, frozen=True):
     chosen: int
 
 
-def calibrated(
-    wanted: Recipe,
-    draft: Release,
-    whole: Path,
-    files: Sequence[tuple[Candidate, Path]],
-    *,
-    found: Examples,
-    progress: Progress,
-) -> Calibrated:
-    """Choose among the candidates on events that nothing was learnt from, and calibrate the chosen one on them."""
-    fold = found.calibration
-    names = draft.task.label_names
-    step = -(-len(fold.examples) // _MOST_TO_CHOOSE_BY)
-    few = HeldOut(fold.examples[::step], fold.witnesses[::step])
-    truth = _truth(few.examples, names)
-    before = ask.ask(whole, draft, few.bodies, tick=progress.bar("the 16-bit model"))
-    trials = []
-    for candidate, file in files:
-        after = ask.ask(file, draft, few.bodies, tick=progress.bar(candidate.title))
-        fitted = calibrate.left_out(np.log(after.probabilities + 1e-12), truth, few.witnesses)
-        trials.append(
-            compress.Trial(
-                candidate=candidate,
-                megabytes=file.stat().st_size / 1e6,
-                label_flips=float((after.chosen != before.chosen).mean()),
-                calibration_error=_calibration_error(fitted, truth, few.witnesses),
-                events_per_s=ask.events_per_s(file, draft, _spread(few.bodies)),
-                fallbacks=_fallbacks(file),
-            )
-        )
-        progress.tell(
-            f"{candidate.title}: {trials[-1].megabytes:.1f} MB, {trials[-1].label_flips:.2%} flips, "
-            f"{trials[-1].events_per_s:.0f} events/s, calibration error {trials[-1].calibration_error:.3f}"
-        )
-    limits = wanted.gate
-    best = compress.choose(trials, wanted.quantization, limits.max_label_flips, limits.max_calibration_error)
-    chosen = trials.index(best)
-    raw = ask.ask(files[chosen][1], draft, fold.bodies, tick=progress.bar("calibrating"))
-    said, labels = np.log(raw.probabilities + 1e-12), _truth(fold.examples, names)
+def labels_of(model: Path, draft: Release, found: Examples, progress: Progress) -> Labels:
+    """Return what the 16-bit model says of the events that candidates are chosen by."""
+    answers = ask.ask(model, draft, _to_choose_by(found).bodies, tick=progress.bar("the 16-bit model"))
+    return Labels(answers.chosen.tolist())
+
+
+def trial_of(
+    candidate: Candidate, file: Path, before: Labels, draft: Release, *, found: Examples, progress: Progress
+) -> compress.Trial:
+    """Measure a candidate on events that nothing was learnt from."""
+    few = _to_choose_by(found)
+    after = ask.ask(file, draft, few.bodies, tick=progress.bar(candidate.title))
+    truth = _truth(few.examples, draft.task.label_names)
+    fitted = calibrate.left_out(np.log(after.probabilities + _LEAST), truth, few.witnesses)
+    trial = compress.Trial(
+        candidate=candidate,
+        megabytes=file.stat().st_size / 1e6,
+        label_flips=float((after.chosen != np.array(before.chosen)).mean()),
+        calibration_error=_calibration_error(fitted, truth, few.witnesses),
+        events_per_s=ask.events_per_s(file, draft, _spread(few.bodies)),
+        fallbacks=_fallbacks(file),
+    )
+    progress.tell(
+        f"{candidate.title}: {trial.megabytes:.1f} MB, {trial.label_flips:.2%} flips, "
+        f"{trial.events_per_s:.0f} events/s, calibration error {trial.calibration_error:.3f}"
+    )
+    return trial
+
+
+def calibrated(file: Path, draft: Release, max_error: float, *, found: Examples, progress: Progress) -> Release:
+    """Return the release with calibration, first policy and golden events, by events that nothing was learnt from."""
+    fold, names = found.calibration, draft.task.label_names
+    raw = ask.ask(file, draft, fold.bodies, tick=progress.bar("calibrating"))
+    said, labels = np.log(raw.probabilities + _LEAST), _truth(fold.examples, names)
     calibration = calibrate.fit_by_folds(said, labels, fold.witnesses)
     sure = calibrate.apply(calibration, said)
-    policy = calibrate.choose_policy(
-        sure, raw.masses, labels, fold.witnesses, names, max_error=limits.max_error_among_accepted
-    )
-    release = replace(draft, calibration=calibration, policy=policy)
+    policy = calibrate.choose_policy(sure, raw.masses, labels, fold.witnesses, names, max_error=max_error)
     golden = _golden(fold.examples, replace(raw, probabilities=sure), labels, names)
-    return Calibrated(replace(release, golden=golden), trials, chosen)
+    return replace(draft, calibration=calibration, policy=policy, golden=golden)
 
 
 def measured(
@@ -145,6 +144,12 @@ def measured(
         resident_megabytes=resident / 1e6,
         machine=_machine(),
     )
+
+
+def _to_choose_by(found: Examples) -> HeldOut:
+    fold = found.calibration
+    step = -(-len(fold.examples) // _MOST_TO_CHOOSE_BY)
+    return HeldOut(fold.examples[::step], fold.witnesses[::step])
 
 
 def _spread(bodies: Sequence[str]) -> Sequence[str]:

@@ -15,7 +15,7 @@ from models.release_file import SHIPPED
 from quantize import compress, gate
 from quantize.card import card
 from quantize.checkpoint import checkpoint_of
-from quantize.evaluate import Calibrated, calibrated, measured
+from quantize.evaluate import Calibrated, Labels, calibrated, labels_of, measured, trial_of
 from quantize.examples import Examples, examples_of
 from quantize.figures import Figures
 from quantize.package import package
@@ -85,15 +85,30 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     checkpoint = checkpoint_of(recipe, task, examples, base=base, steps=steps, drawn=drawn, progress=progress)
     draft = Release(name=recipe.name, number=recipe.number, task=task, prompt=checkpoint.prompt, roles=checkpoint.roles)
     files = [(one, _compressed(one, checkpoint.gguf, steps)) for one in _candidates(recipe)]
-    judged = (checkpoint.gguf, draft, recipe.quantization, recipe.gate, *drawn, *_ASKED_BY, *_JUDGED_BY)
-    candidate = _done(
-        steps, "calibrate", judged, Calibrated,
-        lambda: calibrated(recipe, draft, checkpoint.gguf, files, found=examples, progress=progress),
+    asked = (draft, *drawn, *_ASKED_BY, *_JUDGED_BY)
+    before = _done(
+        steps, "label-by-16-bits", (checkpoint.gguf, *asked), Labels,
+        lambda: labels_of(checkpoint.gguf, draft, examples, progress),
     )  # fmt: skip
-    small = files[candidate.chosen][1]
+
+    def tried(candidate: Candidate, file: Path) -> compress.Trial:
+        return _done(
+            steps, _named("try", candidate), (file, before, candidate, *asked), compress.Trial,
+            lambda: trial_of(candidate, file, before, draft, found=examples, progress=progress),
+        )  # fmt: skip
+
+    trials = [tried(candidate, file) for candidate, file in files]
+    limits = recipe.gate
+    best = compress.choose(trials, gate.limits_of(recipe), limits.max_label_flips, limits.max_calibration_error)
+    small, max_error = files[trials.index(best)][1], limits.max_error_among_accepted
+    sure = _done(
+        steps, "calibrate", (small, max_error, *asked), Release,
+        lambda: calibrated(small, draft, max_error, found=examples, progress=progress),
+    )  # fmt: skip
+    candidate = Calibrated(sure, trials, trials.index(best))
     figures = _done(
-        steps, "measure", (*judged, candidate, recipe.severity, *_shipped(recipe), *_TRIED_BY), Figures,
-        lambda: measured(recipe, candidate, small, checkpoint.gguf, found=examples, progress=progress),
+        steps, "measure", (checkpoint.gguf, small, candidate, recipe.severity, *asked, *_shipped(recipe), *_TRIED_BY),
+        Figures, lambda: measured(recipe, candidate, small, checkpoint.gguf, found=examples, progress=progress),
     )  # fmt: skip
     figures = replace(figures, minutes={name: round(took / 60, 1) for name, took in steps.seconds.items()})
     blocked = gate.reasons_to_block(figures, recipe.gate, gate.limits_of(recipe))
@@ -121,8 +136,11 @@ def _compressed(candidate: Candidate, whole: Path, steps: Steps) -> Path:
         done = compress.compress(whole, out / "small.gguf", candidate)
         (out / "compressed.json").write_bytes(msgspec.json.encode(replace(done, path="small.gguf")))
 
-    name = f"compress {candidate.title}".replace(" ", "-").replace(",", "")
-    return steps.run(name, [whole, candidate, Code("quantize.compress")], work) / "small.gguf"
+    return steps.run(_named("compress", candidate), [whole, candidate, Code("quantize.compress")], work) / "small.gguf"
+
+
+def _named(step: str, candidate: Candidate) -> str:
+    return f"{step} {candidate.title}".replace(" ", "-").replace(",", "")
 
 
 def _done(steps: Steps, name: str, inputs: Sequence[object], kind: type[T], work: Callable[[], T]) -> T:
