@@ -1,7 +1,6 @@
 """The model's own byte-level BPE, and examples as the tokens that a decoder will meet."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from msgspec import Struct
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -57,10 +56,6 @@ def train_vocabulary(texts: Iterable[str], task: Task, prompt: Prompt) -> Tokeni
         if len(ids(tokenizer, f" {name}")) != 1:
             raise InputError(f"label `{name}`: {len(ids(tokenizer, f' {name}'))} tokens, one wanted")
     return tokenizer
-
-
-def read_vocabulary(path: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(path))
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
