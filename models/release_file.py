@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from msgspec import Struct
+
 from models.contracts.errors import ConfigError, InputError, UntrustedError
 from models.contracts.release import METADATA_KEY, Calibration, Prompt, Release
 from models.contracts.task import Task
@@ -13,6 +15,10 @@ from models.seal import check_seal
 
 SHIPPED = Path(__file__).parent / "releases"
 _CHUNK_BYTES = 1 << 20
+
+
+class _Tagged(Struct):
+    type: str = ""
 
 
 def release_path(release: str | Path) -> Path:
@@ -77,8 +83,12 @@ def read_release(model: Model, task_file: str = "") -> Release:
                 f"{model.path}: carries a release with a task of its own, and `task` is set to {task_file}; "
                 "unset `task`, or take a model that carries none"
             )
+        where = f"{model.path}: `{METADATA_KEY}`"
         try:
-            release = decode_json(text, Release, f"{model.path}: `{METADATA_KEY}`")
+            kind, read = decode_json(text, _Tagged, where).type, Release.__struct_config__.tag
+            if kind != read:
+                raise UntrustedError(f"{where}: is a `{kind}`, this Headwater reads `{read}`; refused it: upgrade")
+            release = decode_json(text, Release, where)
         except InputError as error:
             raise UntrustedError(f"{error}; refused it") from error
         check_release(release, model.path)

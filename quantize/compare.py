@@ -9,6 +9,7 @@ import msgspec
 from models.contracts.errors import InputError
 from models.contracts.release import Release
 from models.contracts.task import Task
+from quantize import options
 from quantize.events import body_of, is_labelled, read_events
 from quantize.labelled import read_labelled
 from quantize.progress import Progress
@@ -25,11 +26,14 @@ from quantize.terminal import Sentences, show
     help="Labelled JSON lines, or any log, an event per line.",
 )
 @click.option("--jsonl", "field", metavar="FIELD", default="", help="Lines are JSON; `a.b.c` is the path to the text.")
+@options.context_tokens
 @click.option(
     "--examples", type=click.IntRange(min=0), default=10, show_default=True, help="So many events where they differ."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the tables.")
-def compare_command(a: str, b: str, events: Path, field: str, examples: int, *, as_json: bool) -> None:
+def compare_command(
+    a: str, b: str, events: Path, field: str, *, context_tokens: int, examples: int, as_json: bool
+) -> None:
     """Compare releases A and B, shipped releases' names or GGUFs' paths, on the same events.
 
     Says on how many events their labels differ, which label of A became which of B, and shows those of which both are
@@ -58,7 +62,7 @@ def compare_command(a: str, b: str, events: Path, field: str, examples: int, *, 
         if left_out:
             progress.tell(left_out)
         for path, release in sides:
-            with ask.Asked(path, release, fields=False) as classifier:
+            with ask.Asked(path, release, fields=False, context_tokens=context_tokens) as classifier:
                 said.append(ask.answers_of(classifier, bodies, progress.bar(release.title)).probabilities)
     said[1] = said[1][:, columns]
     titles, names = (one.title, other.title), one.task.label_names

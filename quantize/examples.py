@@ -20,7 +20,6 @@ from quantize.expand import Example, example_of, expand
 from quantize.noise import disturb
 from quantize.recipe import Data
 
-_COPIES = 2  # lines per held-out template: more say little that is new
 _CALIBRATION_SEED, _TEST_SEED, _QUIET_SEED = 71, 72, 73
 _FOREIGN_TEST = 0.4  # of the kinds of foreign text
 
@@ -98,9 +97,9 @@ def _of_event_types(
         return [example_of(line, task, lambda body: disturb(body, task.label_names, chance)) for line in lines]
 
     def drawn(kinds: Sequence[EventType], number: int) -> HeldOut:
-        kept = without_look_alikes(kinds, learnt)
-        examples = [example_of(line, task) for line in expand(kept, copies=_COPIES, seed=number)]
-        return HeldOut(examples, np.arange(len(examples)) // _COPIES)
+        lines = expand(without_look_alikes(kinds, learnt), copies=1, seed=number)  # more of a template say little new
+        examples = [example_of(line, task) for line in lines]
+        return HeldOut(examples, np.arange(len(examples)))
 
     held_out = {
         "calibration": drawn(in_fold(types, "calibration"), _CALIBRATION_SEED),

@@ -3,15 +3,16 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from models.contracts.errors import ConfigError, InputError
-from models.contracts.release import Release
 from models.contracts.task import Task
+from quantize import options
+from quantize.calibrate import Floats
 from quantize.events import body_of, parted, read_events
 from quantize.label_file import LabelFile
 from quantize.labelling import PipedKeys, Session, TerminalKeys, Unlabelled
@@ -30,7 +31,8 @@ _MOST = 5_000
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Where labels go.  [default: FILE.labelled.jsonl]"
 )
 @click.option("--jsonl", "field", metavar="FIELD", default="", help="Lines are JSON; `a.b.c` is the path to the text.")
-@click.option("--task", default="", metavar="FILE", help="A task file, for an instruct model that carries no release.")
+@options.task
+@options.context_tokens
 @click.option(
     "--rules",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -44,7 +46,15 @@ _MOST = 5_000
     help="Ask the release about so many different events, drawn evenly from FILE.",
 )
 def label_command(
-    *, file: Path, release: str, out: Path | None, field: str, task: str, rules: Path | None, most: int
+    *,
+    file: Path,
+    release: str,
+    out: Path | None,
+    field: str,
+    task: str,
+    context_tokens: int,
+    rules: Path | None,
+    most: int,
 ) -> None:
     """Label the events of FILE by hand: any log, an event per line.
 
@@ -65,7 +75,8 @@ def label_command(
       python -m quantize label events.jsonl --jsonl message --release build/releases/mine-3.gguf
       python -m quantize label tickets.txt --release ./qwen2.5-0.5b-q4_0.gguf --task models/tasks/support-routing.toml
     """
-    from quantize.named_release import named_release  # noqa: PLC0415 - `--help` answers without loading a runtime
+    from quantize import ask  # noqa: PLC0415 - `--help` answers without loading a runtime
+    from quantize.named_release import named_release  # noqa: PLC0415
 
     if sys.stdin is None:
         raise ConfigError("standard input: found closed, wanted a terminal, or keys, one per line")
@@ -80,7 +91,12 @@ def label_command(
         if left_out := events.left_out(file, field):
             progress.tell(left_out)
         labelled = [one.text for one in labels.given]
-        queue = _queue(path, found, events.texts, labelled, most=most, progress=progress)
+        different = _different(events.texts, labelled, most, progress)
+        queue = []
+        if different:
+            with ask.Asked(path, found, fields=False, context_tokens=context_tokens) as classifier:
+                said = ask.answers_of(classifier, list(different), progress.bar(found.title)).probabilities
+            queue = _queue(different, said, labelled)
     console = results()
     session = Session(found.task, labels, console, text_of_rules, _now)
     session.run(queue, TerminalKeys() if sys.stdin.isatty() else PipedKeys(sys.stdin.buffer))
@@ -89,7 +105,7 @@ def label_command(
     by_hand = f" ({by_label})" if by_label else ""
     click.echo(f"\nlabelled {session.labelled} of {len(queue)} events; {out} has {len(labels.given)}{by_hand}")
     if len(counts) > 1:
-        with_task = ["--task", task] if task else []
+        with_task = ["--task", task, "--context-tokens", str(context_tokens)] if task else []
         click.echo(
             f"next: {shlex.join(['python', '-m', 'quantize', 'measure', release, '--events', str(out), *with_task])}"
         )
@@ -97,30 +113,27 @@ def label_command(
         click.echo("next: the same command; nothing can be measured before two labels have events")
 
 
-def _queue(
-    path: Path, release: Release, texts: Sequence[str], labelled: Sequence[str], *, most: int, progress: Progress
-) -> list[Unlabelled]:
-    """Ask the release about what differs from what is labelled, and from one another, in more than the header."""
-    from quantize import ask  # noqa: PLC0415 - as above
-
+def _different(texts: Sequence[str], labelled: Sequence[str], most: int, progress: Progress) -> dict[str, str]:
+    """Return what differs from what is labelled, and from one another, in more than the header: bodies to texts."""
     done = {body_of(text) for text in labelled}
-    different: dict[str, str] = {}  # by body
+    different: dict[str, str] = {}
     for text in texts:
         if (body := body_of(text)) not in done:
             different.setdefault(body, text)
+    if len(different) <= most:
+        return different
+    progress.tell(f"took {most} of {len(different)} different events, evenly")
     bodies = list(different)
-    if len(bodies) > most:
-        progress.tell(f"took {most} of {len(bodies)} different events, evenly")
-        bodies = [bodies[number * len(bodies) // most] for number in range(most)]
-    if not bodies:
-        return []
-    with ask.Asked(path, release, fields=False) as classifier:
-        said = ask.answers_of(classifier, bodies, progress.bar(release.title)).probabilities
-    queue = []
-    for at in ranked(bodies, said, sorted(done)):
-        text = different[bodies[at]]
-        queue.append(Unlabelled(text, parted(text)[0], bodies[at], tuple(said[at].tolist())))
-    return queue
+    return {body: different[body] for body in (bodies[number * len(bodies) // most] for number in range(most))}
+
+
+def _queue(different: Mapping[str, str], said: Floats, labelled: Sequence[str]) -> list[Unlabelled]:
+    """Order the events by what a label says; `said` has a row of probabilities for each."""
+    bodies = list(different)
+    return [
+        Unlabelled(different[bodies[at]], parted(different[bodies[at]])[0], bodies[at], tuple(said[at].tolist()))
+        for at in ranked(bodies, said, sorted({body_of(text) for text in labelled}))
+    ]
 
 
 def _rules(path: Path | None, task: Task) -> str:

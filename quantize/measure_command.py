@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from quantize import options
 from quantize.events import body_of
 from quantize.labelled import read_labelled
 from quantize.progress import Progress
@@ -21,14 +22,8 @@ from quantize.terminal import Sentences, show
     help="JSON lines with `text` and `label`.",
 )
 @click.option("--group-by", default="", metavar="KEY", help="The key that says where an event is from.")
-@click.option("--task", default="", metavar="FILE", help="A task file, for an instruct model that carries no release.")
-@click.option(
-    "--context-tokens",
-    type=click.IntRange(min=64),
-    default=1_024,
-    show_default=True,
-    help="As a gateway's `model.context_tokens`: room for a decoder's instruction, the event and the answer.",
-)
+@options.task
+@options.context_tokens
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the tables.")
 def measure_command(
     release: str, events: Path, group_by: str, task: str, *, context_tokens: int, as_json: bool

@@ -24,7 +24,9 @@ def read_encoder(checkpoint: Path) -> Any:
             f"{checkpoint}: architecture `{config.model_type}`; an encoder of the BERT family wanted, which is what "
             "llama.cpp reads with a classification head"
         )
-    return _loaded(AutoModel, checkpoint, add_pooling_layer=False, attn_implementation="sdpa")
+    # Dropout among the weights of attention keeps the fused kernel away: a quarter of a step's time on a CPU.
+    how = {"attn_implementation": "sdpa", "attention_probs_dropout_prob": 0.0}
+    return _loaded(AutoModel, checkpoint, add_pooling_layer=False, **how)
 
 
 def read_decoder(checkpoint: Path) -> Any:

@@ -116,6 +116,14 @@ def test_a_release_whose_parts_do_not_fit_is_refused(changes: dict[str, object],
         open_classifier(path)
 
 
+def test_a_release_of_a_newer_version_is_refused_with_both_versions(decoder_file: Path, tmp_path: Path) -> None:
+    newer = tmp_path / "newer.gguf"
+    newer.write_bytes(decoder_file.read_bytes().replace(b'"release/1"', b'"release/9"'))
+
+    with pytest.raises(UntrustedError, match=r"newer\.gguf.*`release/9`, this Headwater reads `release/1`.*upgrade"):
+        open_classifier(newer)
+
+
 def test_labels_that_the_vocabulary_cannot_tell_apart_are_refused_at_start(tmp_path: Path) -> None:
     labels = (*TASK.labels, type(TASK.labels[0])("critical-2", "worse"))
     release = msgspec.structs.replace(RELEASE, task=msgspec.structs.replace(TASK, labels=labels))

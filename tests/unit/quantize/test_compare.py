@@ -154,6 +154,13 @@ def test_a_file_without_events_is_one_sentence(
     assert done.stderr == f"quantize: {path}: {said}\n"
 
 
+def test_a_context_that_is_too_small_is_one_sentence(models: dict[str, Path], log: Path) -> None:
+    done = run(models["one"], models["other"], "--events", log, "--context-tokens", "64")
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "raise `context_tokens`" in done.stderr
+
+
 def test_a_release_that_is_not_there_is_one_sentence(log: Path) -> None:
     done = run("soc-triage", "no-such-release", "--events", log)
 

@@ -179,7 +179,7 @@ def test_the_shipped_release_says_what_it_thinks_and_shows_its_rules(log: Path, 
 
     assert (done.exit_code, done.stderr) == (0, "took 10 of 30 different events, evenly\n")
     assert "A refused login is suspicious however often." in done.stdout
-    assert "an exploit, or an attack that very likely succeeded" in done.stdout
+    assert "waiting is wrong: an attack at work" in done.stdout
     assert [row["label"] for row in rows(out)] == ["suspicious"]
     assert "labelled 1 of 10 events" in done.stdout
 
@@ -252,7 +252,7 @@ def test_a_model_without_a_release_is_asked_by_a_task_file(log: Path, out: Path,
     assert done.exit_code == 0
     assert "Look twice." in done.stdout
     assert [row["label"] for row in rows(out)] == ["suspicious", "benign"]
-    assert done.stdout.endswith(f"--events {out} --task {task}\n")
+    assert done.stdout.endswith(f"--events {out} --task {task} --context-tokens 1024\n")
 
 
 # --- what cannot work
@@ -290,6 +290,7 @@ def test_what_is_read_is_not_written_to(log: Path, model: Path) -> None:
         (("--out", "/no/such/folder/out.jsonl"), "no such folder"),
         (("--rules", "/no/such/rules.md"), "the rules cannot be read"),
         (("--task", "/no/such/task.toml"), "carries a release with a task of its own"),
+        (("--context-tokens", "64"), "raise `context_tokens`"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(log: Path, model: Path, arguments: tuple[str, ...], said: str) -> None:
