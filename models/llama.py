@@ -77,6 +77,7 @@ class Model:
         parameters.check_tensors = True
         parameters.vocab_only = vocabulary_only
         self.path = path
+        self._vocabulary_only = vocabulary_only
         self._contexts: set[Context | Encoder] = set()
         _said().clear()
         self._handle = native.llama_model_load_from_file(os.fsencode(path), parameters)
@@ -113,7 +114,13 @@ class Model:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the names of the classification head's outputs."""
+        """Return the names of the classification head's outputs.
+
+        Raises:
+            RuntimeError: the model was opened for its vocabulary, and llama.cpp has not read them.
+        """
+        if self._vocabulary_only:
+            raise RuntimeError(f"{self.path}: its labels are asked for, and only its vocabulary was read")
         names = (native.llama_model_cls_label(self.handle, i) for i in range(native.llama_model_n_cls_out(self.handle)))
         return tuple(name.decode("utf-8", "replace") for name in names if name)
 

@@ -85,9 +85,9 @@ def read_release(model: Model, task_file: str = "") -> Release:
             )
         where = f"{model.path}: `{METADATA_KEY}`"
         try:
-            kind, read = decode_json(text, _Tagged, where).type, Release.__struct_config__.tag
-            if kind != read:
-                raise UntrustedError(f"{where}: is a `{kind}`, this Headwater reads `{read}`; refused it: upgrade")
+            found, read = decode_json(text, _Tagged, where).type, Release.__struct_config__.tag
+            if found != read:
+                raise UntrustedError(f"{where}: is a `{found}`, this Headwater reads `{read}`; refused it: upgrade")
             release = decode_json(text, Release, where)
         except InputError as error:
             raise UntrustedError(f"{error}; refused it") from error

@@ -109,7 +109,7 @@ def _prompt(recipe: Recipe, gguf: Path) -> Prompt:
         from quantize.scratch import PROMPT  # noqa: PLC0415 - torch takes seconds
 
         return PROMPT
-    with Model(gguf, vocabulary_only=True) as model:
+    with Model(gguf) as model:
         if not model.pools_to_labels:
             return Prompt(kind="chat")
     if isinstance(recipe.training, TrainEncoder):

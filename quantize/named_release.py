@@ -15,5 +15,6 @@ def named_release(name: str, task_file: str = "") -> tuple[Path, Release]:
         UntrustedError: llama.cpp does not take it, or what it carries is no release.
     """
     path = release_path(name)
-    with Model(path, vocabulary_only=True) as model:
+    # What an instruct model is, only its weights tell; a release says it itself.
+    with Model(path, vocabulary_only=not task_file) as model:
         return path, read_release(model, task_file)

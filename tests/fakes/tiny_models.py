@@ -76,6 +76,8 @@ def tiny_encoder(
     labels: Sequence[str] = ("critical", "benign", "suspicious"),
     release: Release | None = None,
     seed: int = 0,
+    *,
+    carries_release: bool = True,
 ) -> Path:
     """Write an encoder whose head answers in an order that is not the task's."""
     marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -83,7 +85,7 @@ def tiny_encoder(
     tokens = [*marks, *("\u2581" + letter for letter in letters), *letters, "\u2581root", "\u2581failed"]
     types = [int(TokenType.CONTROL)] * len(marks) + [int(TokenType.NORMAL)] * (len(tokens) - len(marks))
     encoder = Vocabulary(model="bert", tokens=tokens, types=types, pre="default")
-    if release is None:
+    if release is None and carries_release:
         release = msgspec.structs.replace(RELEASE, prompt=Prompt(kind="encoder"))
     write_encoder(path, ENCODER, encoder, labels, release, seed=seed)
     return path

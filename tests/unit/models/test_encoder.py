@@ -1,6 +1,7 @@
 """An encoder's head in the task's order, whatever else is in the batch, and the fields it reads."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from models.opening import open_classifier
 from models.roles import role_names
 from models.wording import words_of
 from tests.checks.classifier import LINES
-from tests.fakes.tiny_models import ENCODER, RELEASE, TASK, tiny_encoder, tiny_reader, vocabulary
+from tests.fakes.tiny_models import ENCODER, RELEASE, TASK, tiny_decoder, tiny_encoder, tiny_reader, vocabulary
 
 COPIED = role_names(TASK.fields)
 ALWAYS_FIELDS = msgspec.structs.replace(TASK, fields_for=TASK.label_names)
@@ -107,6 +108,23 @@ def test_an_encoder_whose_vocabulary_marks_no_ends_is_refused(tmp_path: Path) ->
 
     with pytest.raises(UntrustedError, match=r"unmarked\.gguf: its vocabulary does not mark both ends"):
         open_classifier(tmp_path / "unmarked.gguf")
+
+
+@pytest.mark.parametrize("kind", ["chat", "plain"])
+def test_a_release_that_would_ask_an_encoder_as_a_decoder_is_refused(
+    tmp_path: Path, kind: Literal["chat", "plain"]
+) -> None:
+    path = tiny_encoder(tmp_path / "odd.gguf", release=msgspec.structs.replace(RELEASE, prompt=Prompt(kind=kind)))
+
+    with pytest.raises(UntrustedError, match=rf"odd\.gguf.*a prompt of kind `{kind}`, and is an encoder"):
+        open_classifier(path)
+
+
+def test_a_release_that_would_ask_a_decoder_as_an_encoder_is_refused(tmp_path: Path) -> None:
+    path = tiny_decoder(tmp_path / "odd.gguf", msgspec.structs.replace(RELEASE, prompt=Prompt(kind="encoder")))
+
+    with pytest.raises(UntrustedError, match=r"odd\.gguf.*a prompt of kind `encoder`, and is no encoder"):
+        open_classifier(path)
 
 
 def test_none_of_the_labels_takes_from_their_mass_and_the_likeliest_choice_is_the_field_s(reader_file: Path) -> None:

@@ -144,6 +144,11 @@ def test_a_decoder_is_no_encoder_and_says_so(decoder_file: Path, encoder_file: P
         assert encoder.labels == ("critical", "benign", "suspicious")
 
 
+def test_labels_are_not_known_where_only_the_vocabulary_was_read(encoder_file: Path) -> None:
+    with Model(encoder_file, vocabulary_only=True) as model, pytest.raises(RuntimeError, match="only its vocabulary"):
+        _ = model.pools_to_labels
+
+
 def test_an_error_quotes_what_llama_cpp_said_on_its_own_thread(tmp_path: Path) -> None:
     found: dict[str, set[str]] = {}
 

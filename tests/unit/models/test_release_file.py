@@ -59,7 +59,7 @@ def test_a_folder_has_no_digest(tmp_path: Path) -> None:
 def test_an_instruct_model_and_a_task_file_are_a_release(instruct_file: Path, tmp_path: Path) -> None:
     task = tmp_path / "routing.toml"
     task.write_text(TASK_FILE)
-    with Model(instruct_file, vocabulary_only=True) as model:
+    with Model(instruct_file) as model:
         release = read_release(model, str(task))
 
     assert (release.title, release.prompt.kind, release.task.label_names) == ("routing-1", "chat", ("billing", "other"))
