@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.task import Task
 from quantize import options
-from quantize.calibrate import Floats
 from quantize.events import body_of, parted, read_events
 from quantize.label_file import LabelFile
 from quantize.labelling import PipedKeys, Session, TerminalKeys, Unlabelled
@@ -127,7 +128,7 @@ def _different(texts: Sequence[str], labelled: Sequence[str], most: int, progres
     return {body: different[body] for body in (bodies[number * len(bodies) // most] for number in range(most))}
 
 
-def _queue(different: Mapping[str, str], said: Floats, labelled: Sequence[str]) -> list[Unlabelled]:
+def _queue(different: Mapping[str, str], said: NDArray[np.float64], labelled: Sequence[str]) -> list[Unlabelled]:
     """Order the events by what a label says; `said` has a row of probabilities for each."""
     bodies = list(different)
     return [

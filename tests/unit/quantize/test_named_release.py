@@ -2,25 +2,19 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from models.contracts.errors import ConfigError
-from models.contracts.task import Task
 from quantize.named_release import named_release
 from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder, tiny_encoder
 
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
+    labels = "".join(f'[[labels]]\nname = "{one.name}"\ndescription = "{one.description}"\n' for one in TASK.labels)
     path = tmp_path / "task.toml"
-    path.write_bytes(msgspec.toml.encode({"name": TASK.name} | _parts(TASK)))
+    path.write_text(f'name = "x"\ninstruction = "Triage."\ndefault_label = "{TASK.default_label}"\n{labels}')
     return path
-
-
-def _parts(task: Task) -> dict[str, object]:
-    labels = [{"name": label.name, "description": label.description} for label in task.labels]
-    return {"instruction": "Triage.", "default_label": task.default_label, "labels": labels}
 
 
 def test_a_file_that_carries_a_release_says_it(tmp_path: Path) -> None:
