@@ -44,10 +44,10 @@ def classifier_of(model: Model, release: Release, *, threads: int = 0, context_t
         ConfigError: the context is too small for it.
     """
     threads = threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
-    kind = release.prompt.kind
-    if model.pools_to_labels != (kind == "encoder"):
-        found = "an encoder with a head" if model.pools_to_labels else "no encoder with a head"
+    encodes, kind = model.pools_to_labels, release.prompt.kind
+    if encodes != (kind == "encoder"):
+        found = "an encoder with a head" if encodes else "no encoder with a head"
         raise UntrustedError(f"{model.path}: release {release.title} has a prompt of kind `{kind}`, and is {found}")
-    if model.pools_to_labels:
+    if encodes:
         return EncoderClassifier(model, release, threads=threads)
     return DecoderClassifier(model, release, threads=threads, context_tokens=context_tokens)
