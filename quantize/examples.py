@@ -17,7 +17,7 @@ from quantize.calibrate import Labels
 from quantize.event_types import EventType, corpus_digest, in_fold, read_event_types, without_look_alikes
 from quantize.events import body_of
 from quantize.expand import Example, example_of, expand
-from quantize.noise import disturb
+from quantize.noise import draw
 from quantize.recipe import Data
 
 _CALIBRATION_SEED, _TEST_SEED, _QUIET_SEED = 71, 72, 73
@@ -91,11 +91,6 @@ def _of_event_types(
         raise InputError(f"{path}: labels {strangers} are none of task {task.name}'s")
     learnt = in_fold(types, "train")
 
-    def draw(number: int) -> list[Example]:
-        chance = Random(f"{seed}/{number}")  # noqa: S311 - wanted: the same for the same seed
-        lines = expand(learnt, copies=1, seed=1_000 * seed + number)
-        return [example_of(line, task, lambda body: disturb(body, task.label_names, chance)) for line in lines]
-
     def drawn(kinds: Sequence[EventType], number: int) -> HeldOut:
         lines = expand(without_look_alikes(kinds, learnt), copies=1, seed=number)  # more of a template say little new
         examples = [example_of(line, task) for line in lines]
@@ -112,7 +107,7 @@ def _of_event_types(
     if plain is not None and not plain.examples:
         raise InputError(f"{quiet}: no event types of plain operation that are not learnt from")
     return Examples(
-        draw=draw,
+        draw=lambda number: draw(learnt, task, seed=seed, number=number),
         calibration=held_out["calibration"],
         test=held_out["test"],
         quiet=plain,

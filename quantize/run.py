@@ -31,10 +31,11 @@ _DRAWN = (
     *("examples", "labelled", "events", "event_types", "product_groups"),
     *("expand", "envelope", "values", "noise", "records"),
 )
+_WORDS = ("words.toml", "product_words.toml", "boilerplate.toml", "strangers.toml")
 _DRAWN_BY = (
     *(Code(f"quantize.{name}") for name in _DRAWN),
     *(Code(f"models.{name}") for name in ("header", "fields")),
-    *(Path(__file__).with_name(name) for name in ("words.toml", "product_words.toml", "boilerplate.toml")),
+    *(Path(__file__).with_name(name) for name in _WORDS),
 )
 _ASKED = ("encoder", "decoder", "wording", "roles", "heads", "labels", "calibration", "llama", "vocabulary")
 _ASKED_BY = (Code("quantize.ask"), *(Code(f"models.{name}") for name in _ASKED))

@@ -15,9 +15,8 @@ from torch.nn import functional
 from models.contracts.release import Prompt
 from models.contracts.task import Task
 from quantize.event_types import EventType
-from quantize.expand import Example, example_of, expand
 from quantize.network import Llama, Shape
-from quantize.noise import disturb
+from quantize.noise import draw
 from quantize.vocabulary import Encoded, encode, ids, twins
 from quantize.warm_start import warm_start
 
@@ -57,13 +56,6 @@ class Progress(Struct, frozen=True):
     pointer_loss: float
 
 
-def epoch_examples(types: Sequence[EventType], task: Task, plan: Plan, epoch: int) -> list[Example]:
-    """Return one example per template, drawn and disturbed anew in every epoch."""
-    chance = Random(f"{plan.seed}/{epoch}")  # noqa: S311 - wanted: the same for the same seed
-    lines = expand(types, copies=1, seed=1_000 * plan.seed + epoch)
-    return [example_of(line, task, lambda body: disturb(body, task.label_names, chance)) for line in lines]
-
-
 def train(
     types: Sequence[EventType],
     task: Task,
@@ -95,7 +87,7 @@ def train(
         done = kept["epochs"]
     else:
         drawn = range(plan.warm_epochs)
-        ready = [example for epoch in drawn for example in epoch_examples(types, task, plan, -1 - epoch)]
+        ready = [example for epoch in drawn for example in draw(types, task, seed=plan.seed, number=-1 - epoch)]
         warm_start(
             network,
             guesses,
@@ -110,7 +102,7 @@ def train(
         torch.manual_seed(1_000 * plan.seed + epoch)
         encoded = [
             replace(encode(tokenizer, task, prompt, example, _cut(plan, chance)), taught=opinion)
-            for example, opinion in zip(epoch_examples(types, task, plan, epoch), taught, strict=True)
+            for example, opinion in zip(draw(types, task, seed=plan.seed, number=epoch), taught, strict=True)
         ]
         batches = list(_batches(encoded, plan.batch_tokens, chance))
         # Lengths differ a little between epochs: the schedule follows this epoch's estimate of the whole.

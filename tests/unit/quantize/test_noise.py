@@ -1,9 +1,14 @@
 import json
+import tomllib
+from pathlib import Path
 from random import Random
 
+from quantize import noise
+from quantize.injection import attacks
 from quantize.noise import disturb
 
 LABELS = ("benign", "suspicious", "critical")
+PLAIN = ["Started Daily apt download activities.", '{"event":"heartbeat","battery":97}']
 RECORD = '{"event":"login","user":"ivan","ip":"10.0.0.1","ok":true}'
 
 
@@ -15,17 +20,45 @@ def is_a_record(body: str) -> bool:
 
 
 def test_the_same_chance_disturbs_alike() -> None:
-    assert [disturb(RECORD, LABELS, Random(n)) for n in range(50)] == [
-        disturb(RECORD, LABELS, Random(n)) for n in range(50)
+    assert [disturb(RECORD, LABELS, PLAIN, Random(n)) for n in range(50)] == [
+        disturb(RECORD, LABELS, PLAIN, Random(n)) for n in range(50)
     ]
 
 
 def test_most_records_are_records_still() -> None:
-    disturbed = [disturb(RECORD, LABELS, Random(n)) for n in range(200)]
+    disturbed = [disturb(RECORD, LABELS, PLAIN, Random(n)) for n in range(200)]
 
     assert sum(is_a_record(body) for body in disturbed) > 120
     assert sum(body != RECORD for body in disturbed) > 80
 
 
 def test_nothing_is_disturbed_to_nothing() -> None:
-    assert all(disturb("x", LABELS, Random(n)) for n in range(500))
+    assert all(disturb("x", LABELS, [], Random(n)) for n in range(500))
+
+
+def test_strangers_write_into_a_fifth_of_the_events() -> None:
+    line = "sshd: Failed password for root"
+
+    disturbed = [disturb(line, LABELS, PLAIN, Random(n)) for n in range(1_000)]
+
+    assert 150 < sum(len(body) > len(line) for body in disturbed) < 280
+
+
+def test_a_part_of_a_harmless_event_is_written_into_another() -> None:
+    assert any("apt download" in disturb(RECORD, LABELS, PLAIN, Random(n)) for n in range(500))
+
+
+def test_no_text_is_one_of_the_suite_that_a_release_is_measured_by() -> None:
+    measured = {_plain(text) for texts in attacks().values() for text in texts}
+    learnt = {_plain(text) for texts in _texts().values() for text in texts}
+
+    assert measured
+    assert not {text for text in learnt & measured if len(text.split()) > 2}
+
+
+def _texts() -> dict[str, list[str]]:
+    return tomllib.loads(Path(noise.__file__).with_name("strangers.toml").read_text(encoding="utf-8"))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
