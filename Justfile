@@ -70,7 +70,7 @@ quantize recipe="recipes/soc-triage.toml" *arguments:
     build/training/bin/python requirements/install.py training quantize.txt
     build/training/bin/python -m quantize run "$@"
 
-# Write the figures of build/bench.json into the README
+# Write the figures of build/bench.json and build/bench-quality.json into the README
 figures:
     python -m bench.figures
 

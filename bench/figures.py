@@ -1,15 +1,15 @@
-"""The figures of `build/bench.json` as the README's table: `python -m bench.figures` writes it there."""
+"""The figures of the benches as the README's tables: `python -m bench.figures` writes them there."""
 
 import sys
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from bench.row import Row
 
 ROOT = Path(__file__).parent.parent
-BEFORE, AFTER = "<!-- the figures, by `./just figures` -->\n", "<!-- end of the figures -->\n"
-WHAT = {
+SPEED = {
     "label_vs_grammar": "a label, against the high-level API writing label and confidence under a JSON grammar",
     "label_vs_one_token": "a label, against the same API writing one token, without probabilities",
     "label_vs_server": "a label, against `llama-server` with its prompt cache and one token's probabilities",
@@ -25,6 +25,22 @@ WHAT = {
     "pipeline_events_per_s": "spool, flow and JSON lines on one core by default, with a table in place of the model",
     "udp_lost": "datagrams lost of syslog over UDP at 20,000/s for 10 s",
     "rss_mb": "resident memory beside the model file",
+}
+QUALITY = {
+    "triage_macro_f1": "`soc-triage` on strangers' events, macro-F1 of three labels",
+    "triage_macro_f1_gain": "the same, more than n-grams that learnt from the same corpus",
+    "triage_binary_f1": "the same, benign or not",
+    "triage_ece_strangers": "calibration error there",
+    "source_f1": "`source` there",
+    "technique_accuracy": "`technique` there",
+    "triage_ece": "calibration error on products that it never saw",
+    "injection_flips": "events there that a text which a stranger wrote into them made milder",
+    "quiet_false_alarms": "plain operation that was called anything else",
+    "foreign_auroc": "label mass, events against texts of other kinds",
+    "flips_vs_16bit": "labels that differ from the 16-bit model's",
+    "intents_accuracy": "`support-routing` on held-out questions",
+    "label_events_per_s": "different real lines on one thread, the slower of the two",
+    "quantize_minutes": "the whole recipe of `soc-triage`",
 }
 # In words; each module holds its own rows to them. A figure without one is only reported.
 TARGETS = {
@@ -53,14 +69,37 @@ TARGETS = {
 }
 
 
-def table(rows: list[Row]) -> str:
-    """Return the figures as a Markdown table, in the order of `WHAT`, with the command of each."""
+class Place(Struct, frozen=True):
+    """A table of the README: what it shows in words, from which results, by which command."""
+
+    name: str
+    results: Path
+    words: dict[str, str]
+    command: str
+
+    @property
+    def before(self) -> str:
+        return f"<!-- {self.name}, by `./just figures` -->\n"
+
+    @property
+    def after(self) -> str:
+        return f"<!-- end of {self.name} -->\n"
+
+
+PLACES = (
+    Place("the figures", ROOT / "build" / "bench.json", SPEED, "./just bench"),
+    Place("the quality", ROOT / "build" / "bench-quality.json", QUALITY, "./just bench-quality"),
+)
+
+
+def table(rows: list[Row], place: Place) -> str:
+    """Return the figures as a Markdown table, in the order of the place's words, with the command of each."""
     by_name = {row.name: row for row in rows}
     lines = ["| what | figure | against | ratio | target | command |", "|---|---|---|---|---|---|"]
-    for name, what in WHAT.items():
+    for name, what in place.words.items():
         if (row := by_name.get(name)) is not None:
             ratio = "" if row.ratio is None else f"{row.ratio:.2g}"
-            command = f"`./just bench --only {name}`"
+            command = f"`{place.command} --only {name}`"
             lines.append(
                 f"| {what} | {shown(row.value)} {row.unit} | {row.peer} | {ratio} | {target(row)} | {command} |"
             )
@@ -79,20 +118,24 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def with_figures(readme: str, rows: list[Row]) -> str:
-    """Return the README with its table replaced."""
-    before, _, rest = readme.partition(BEFORE)
-    return f"{before}{BEFORE}{table(rows)}{AFTER}{rest.partition(AFTER)[2]}"
+def with_figures(readme: str, rows: list[Row], place: Place) -> str:
+    """Return the README with the place's table replaced."""
+    head, _, rest = readme.partition(place.before)
+    return f"{head}{place.before}{table(rows, place)}{place.after}{rest.partition(place.after)[2]}"
 
 
 def main() -> int:
-    """Write the table into the README."""
-    results, readme = ROOT / "build" / "bench.json", ROOT / "README.md"
-    if not results.exists():
-        sys.stderr.write(f"{results} is not there; `./just bench` writes it\n")
+    """Write the tables into the README; what was not measured stays as it is."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    there = [place for place in PLACES if place.results.exists()]
+    if not there:
+        sys.stderr.write(f"nothing was measured yet; {' or '.join(f'`{place.command}`' for place in PLACES)} does\n")
         return 1
-    rows = msgspec.json.decode(results.read_bytes(), type=list[Row])
-    readme.write_text(with_figures(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    for place in there:
+        rows = msgspec.json.decode(place.results.read_bytes(), type=list[Row])
+        text = with_figures(text, rows, place)
+    readme.write_text(text, encoding="utf-8")
     return 0
 
 

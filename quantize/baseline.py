@@ -8,9 +8,22 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from quantize.expand import Example
+from models.contracts.task import Task
+from quantize.examples import Examples
+from quantize.expand import Example, example_of, expand
 
+_COPIES, _SEED = 2, 91
 _FEW = 1_000  # of so few, none is to be left out for being seldom
+
+
+def examples_for_peers(found: Examples, task: Task) -> list[Example]:
+    """Return what a peer learns from: every template as it is written, twice, and not what strangers make of it.
+
+    What is written into events teaches a model to look away from it; n-grams cannot, and are spared it.
+    """
+    if not found.types:
+        return found.draw(0)
+    return [example_of(line, task) for line in expand(found.types, copies=_COPIES, seed=_SEED)]
 
 
 def train_baseline(examples: Sequence[Example], names: Sequence[str]) -> Pipeline:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from models.contracts.release import Golden, Release
+from models.contracts.task import Task
 from models.llama import Model
 from models.release_file import SHIPPED, read_release
 from quantize import ask, baseline, calibrate, compress, gate, injection, measure
@@ -26,7 +27,6 @@ _MOST_GOLDEN = 60
 _GOLDEN_MARGIN = 0.1  # further above the next label than a batch's shape moves a probability
 _MOST_TO_CHOOSE_BY = 800  # events, for each candidate
 _MOST_FOR_SPEED = 200
-_PEER_DRAWS = 2
 _INJECTION_SEED = 76
 _LEAST = 1e-12  # a probability that has a logarithm
 
@@ -123,7 +123,7 @@ def measured(
         confusion=measure.confusion(seen.chosen, labels, kinds),
         reliability=measure.reliability(seen.probabilities, labels),
         sources=measure.by_source(seen.chosen, labels, [one.product for one in test.examples], kinds),
-        peers=[*_simpler(found, labels, names, progress), *_older(release, test.bodies, labels, progress)],
+        peers=[*_simpler(found, release.task, labels, progress), *_older(release, test.bodies, labels, progress)],
         fields=fields,
         wrong_values=measure.with_a_wrong_value(
             [seen.fields[at] for at in right], [test.examples[at].fields for at in right]
@@ -198,12 +198,11 @@ def _false_alarms(release: Release, small: Path, quiet: HeldOut | None, progress
     return measure.estimate(lambda at: float(alarms[at].mean()), quiet.witnesses)
 
 
-def _simpler(found: Examples, labels: calibrate.Labels, names: Sequence[str], progress: Progress) -> list[Peer]:
+def _simpler(found: Examples, task: Task, labels: calibrate.Labels, progress: Progress) -> list[Peer]:
     """Train and measure what is simpler."""
     progress.tell("training the n-gram baseline on the same events")
-    learnt = [example for draw in range(_PEER_DRAWS) for example in found.draw(draw)]
-    if found.draw(0) is found.draw(1):
-        learnt = found.draw(0)
+    names = task.label_names
+    learnt = baseline.examples_for_peers(found, task)
     majority = np.full(len(labels), np.bincount(_truth(learnt, names), minlength=len(names)).argmax())
     n_grams = baseline.choose(baseline.train_baseline(learnt, names), found.test.bodies)
     said = {"majority": majority, gate.N_GRAMS: n_grams}

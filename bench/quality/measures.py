@@ -31,7 +31,6 @@ STRANGERS = _SHARED / "triage_labelled.jsonl"
 _LOGHUB = _SHARED / "loghub"
 _SAMPLE = ROOT / "edge" / "sample.log"
 _LINES = 300  # real ones, for speed
-_PEER_DRAWS = 2
 _INJECTION_SEED = 77  # not the recipe's
 _N_GRAMS = "character n-grams, logistic regression, same corpus"
 
@@ -60,8 +59,7 @@ class Shipped:
 
     @cache  # noqa: B019
     def n_grams(self) -> Any:
-        drawn = [example for draw in range(_PEER_DRAWS) for example in self.examples.draw(draw)]
-        return baseline.train_baseline(drawn, self.names)
+        return baseline.train_baseline(baseline.examples_for_peers(self.examples, self.task), self.names)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The README's table comes from what was measured, and knows every figure by name."""
+"""The README's tables come from what was measured, and know every figure by name."""
 
 from pathlib import Path
 
@@ -6,20 +6,22 @@ import pytest
 from msgspec.structs import replace
 
 from bench.__main__ import NAMES_BY_MODULE
-from bench.figures import AFTER, BEFORE, WHAT, table, with_figures
+from bench.figures import PLACES, QUALITY, SPEED, Place, table, with_figures
+from bench.quality.measures import MEASURED
 from bench.row import Row
 
 README = Path(__file__).parents[3] / "README.md"
 ROW = Row(name="label_vs_grammar", value=391.4, unit="events/s", peer="grammar: 33.1", ratio=11.83, passed=True)
 
 
-def test_every_figure_that_is_measured_has_words_in_the_table() -> None:
-    assert set(WHAT) == {name for names in NAMES_BY_MODULE.values() for name in names}
+def test_every_figure_that_is_measured_has_words_in_a_table() -> None:
+    assert set(SPEED) == {name for names in NAMES_BY_MODULE.values() for name in names}
+    assert set(QUALITY) == {name for names in MEASURED.values() for name in names}
 
 
 def test_a_figure_stands_beside_its_peer_and_its_command() -> None:
-    assert table([ROW]).splitlines()[2:] == [
-        f"| {WHAT[ROW.name]} | 391 events/s | grammar: 33.1 | 12 | ratio ≥ 6: met | `./just bench --only {ROW.name}` |"
+    assert table([ROW], PLACES[0]).splitlines()[2:] == [
+        f"| {SPEED[ROW.name]} | 391 events/s | grammar: 33.1 | 12 | ratio ≥ 6: met | `./just bench --only {ROW.name}` |"
     ]
 
 
@@ -32,17 +34,21 @@ def test_a_figure_stands_beside_its_peer_and_its_command() -> None:
     ],
 )
 def test_a_missed_target_stands_out_with_what_was_wanted(row: Row, words: str) -> None:
-    assert f"| {words} |" in table([row])
+    assert f"| {words} |" in table([row], PLACES[0])
 
 
-def test_writing_the_table_again_changes_nothing_else() -> None:
-    readme = f"before\n{BEFORE}old\n{AFTER}after\n"
-    once = with_figures(readme, [ROW])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+def test_writing_a_table_again_changes_nothing_else(place: Place) -> None:
+    readme = f"before\n{place.before}old\n{place.after}after\n"
+    once = with_figures(readme, [ROW], place)
 
-    assert with_figures(once, [ROW]) == once == f"before\n{BEFORE}{table([ROW])}{AFTER}after\n"
+    assert (
+        with_figures(once, [ROW], place) == once == f"before\n{place.before}{table([ROW], place)}{place.after}after\n"
+    )
 
 
-def test_the_readme_has_a_place_for_the_table() -> None:
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+def test_the_readme_has_a_place_for_the_table(place: Place) -> None:
     text = README.read_text(encoding="utf-8")
 
-    assert text.count(BEFORE) == text.count(AFTER) == 1
+    assert text.count(place.before) == text.count(place.after) == 1
