@@ -102,11 +102,7 @@ def measured(
     wrong = seen.chosen != labels
     right = [at for at in range(len(labels)) if not wrong[at] and names[labels[at]] in task.fields_for]
     read_off = [at for at in right if test.examples[at].fields]
-    fields = measure.field_scores(
-        [seen.fields[at] for at in read_off],
-        [test.examples[at].fields for at in read_off],
-        [field.name for field in task.fields],
-    )
+    given, wanted_fields = [seen.fields[at] for at in read_off], [test.examples[at].fields for at in read_off]
     trial = draft.trials[draft.chosen]
     return Figures(
         release=release.title,
@@ -124,10 +120,8 @@ def measured(
         reliability=measure.reliability(seen.probabilities, labels),
         sources=measure.by_source(seen.chosen, labels, [one.product for one in test.examples], kinds),
         peers=[*_simpler(found, release.task, labels, progress), *_older(release, test.bodies, labels, progress)],
-        fields=fields,
-        wrong_values=measure.with_a_wrong_value(
-            [seen.fields[at] for at in right], [test.examples[at].fields for at in right]
-        ),
+        fields=measure.field_scores(given, wanted_fields, [field.name for field in task.fields]) if read_off else {},
+        wrong_values=measure.with_a_wrong_value(given, wanted_fields),
         label_flips=float((seen.chosen != full.chosen).mean()),
         accepted=float(accepted.mean()),
         error_among_accepted=float(wrong[accepted].mean()) if accepted.any() else 0.0,

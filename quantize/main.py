@@ -45,8 +45,9 @@ def run(recipe: Path, out: Path, allow_blocked: bool) -> None:  # noqa: FBT001 -
 
     Each step is done once for the same inputs; what was interrupted goes on where it stopped. Paths in a recipe are
     relative to the checkout, or absolute. Leaves OUT/releases/NAME-NUMBER.gguf, and beside it its card (.md), report
-    (.html) and figures (.json). Exit code 1: it misses a limit, each of which is named; 2: something is wrong with the
-    recipe or what it names.
+    (.html) and figures (.json). Exit code 1: it misses a limit, each of which is named, or a package cannot be fetched,
+    or another run of the recipe is at work; 2: something is wrong with the recipe or what it names; 130: interrupted,
+    and the same command goes on.
 
     \b
     Examples:

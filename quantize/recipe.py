@@ -186,6 +186,15 @@ def read_recipe(path: Path) -> Recipe:
         )
     if recipe.base.package and not recipe.base.sha256:
         raise ConfigError(f"{path}: `base.package` wants `base.sha256`, the digest of the wheel")
+    if recipe.base.sha256 and not recipe.base.package:
+        raise ConfigError(
+            f"{path}: `base.sha256` is the digest of a wheel, and there is no `base.package`; leave it out"
+        )
+    if recipe.data.quiet and recipe.data.kind != "event-types":
+        raise ConfigError(
+            f'{path}: `data.quiet` is event types, and `data.kind` is "{recipe.data.kind}"; label such events and put '
+            "them among the others"
+        )
     if recipe.base.kind == "none" and recipe.data.kind != "event-types":
         raise ConfigError(
             f'{path}: `base.kind` "none" trains from event types only; `data.kind` is "{recipe.data.kind}"'

@@ -163,6 +163,18 @@ def test_a_package_without_its_digest_is_refused(tmp_path: Path) -> None:
     assert read_recipe(written(tmp_path, base={"package": "an-encoder==1.0", "sha256": DIGEST})).base.sha256 == DIGEST
 
 
+def test_a_digest_that_nothing_would_be_compared_with_is_refused(tmp_path: Path) -> None:
+    assert refusal(written(tmp_path, base={"sha256": DIGEST})) == (
+        "`base.sha256` is the digest of a wheel, and there is no `base.package`; leave it out"
+    )
+
+
+def test_plain_operation_beside_labelled_events_is_refused(tmp_path: Path) -> None:
+    assert refusal(written(tmp_path, data={"quiet": "quantize/corpora/quiet"})) == (
+        '`data.quiet` is event types, and `data.kind` is "labelled"; label such events and put them among the others'
+    )
+
+
 @pytest.mark.parametrize("digest", [None, DIGEST])
 def test_a_finished_model_in_a_package_is_refused_when_the_recipe_is_read(tmp_path: Path, digest: str | None) -> None:
     base = {"kind": "gguf", "path": "model.gguf", "package": "a-model==1.0", "sha256": digest}
