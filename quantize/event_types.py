@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from models.contracts.errors import InputError
@@ -35,7 +35,7 @@ class EventType(Struct, frozen=True):
     family: str
     format: str
     label: str
-    templates: tuple[str, ...]
+    templates: Annotated[tuple[str, ...], Meta(min_length=1)]
     technique: str | None = None
     fields: FieldRoles = FieldRoles()
     why: str = ""
@@ -52,7 +52,7 @@ def read_event_types(folder: Path = CORPUS) -> list[EventType]:
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
                 types.append(msgspec.json.decode(line, type=EventType))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise InputError(f"{path}:{number}: {error}") from error
     return types
 

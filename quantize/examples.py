@@ -25,7 +25,10 @@ _FOREIGN_TEST = 0.4  # of the kinds of foreign text
 
 
 class HeldOut(Struct, frozen=True):
-    """Examples of which nothing was learnt; those with the same witness are near copies, and count as one."""
+    """Examples of which nothing was learnt; those with the same witness are near copies, and count as one.
+
+    Of event types the witness is the event type: its templates say the same thing.
+    """
 
     examples: list[Example]
     witnesses: Labels
@@ -60,12 +63,11 @@ def examples_of(data: Data, root: Path, task: Task, seed: int) -> Examples:
         raise ConfigError(f"{path}: no such data")
     foreign, foreign_test = _foreign(root / data.foreign, data.foreign_without) if data.foreign else ([], [])
     if data.kind == "event-types":
-        return _of_event_types(
-            path, root / data.quiet if data.quiet else None, task, seed, foreign=foreign, foreign_test=foreign_test
-        )
+        return _of_event_types(data, root, task, seed, foreign=foreign, foreign_test=foreign_test)
     events = labelled.read_labelled(path, task, data.group_by)
     folds = labelled.part(events, test=data.test, calibration=data.calibration, where=str(path))
-    labelled.check_proportions(folds["train"], task, data.fewest_per_label, str(path))
+    labels = [event.label for event in folds["train"]]
+    labelled.check_proportions(labels, task, data.fewest_per_label, str(path))
     learnt = [_example(event, task) for event in folds["train"]]
     return Examples(
         draw=lambda _: learnt,
@@ -83,29 +85,31 @@ def digest_of_data(path: Path) -> str:
 
 
 def _of_event_types(
-    path: Path, quiet: Path | None, task: Task, seed: int, *, foreign: list[str], foreign_test: list[str]
+    data: Data, root: Path, task: Task, seed: int, *, foreign: list[str], foreign_test: list[str]
 ) -> Examples:
+    path = root / data.path
     types = read_event_types(path)
     strangers = sorted({kind.label for kind in types} - set(task.label_names))
     if strangers:
         raise InputError(f"{path}: labels {strangers} are none of task {task.name}'s")
-    learnt = in_fold(types, "train")
+    learnt, test = in_fold(types, "train"), in_fold(types, "test")
 
-    def drawn(kinds: Sequence[EventType], number: int) -> HeldOut:
-        lines = expand(without_look_alikes(kinds, learnt), copies=1, seed=number)  # more of a template say little new
-        examples = [example_of(line, task) for line in lines]
-        return HeldOut(examples, np.arange(len(examples)))
+    def drawn(kinds: Sequence[EventType], known: Sequence[EventType], number: int) -> HeldOut:
+        kinds = without_look_alikes(kinds, known)
+        examples = [example_of(line, task) for line in expand(kinds, copies=1, seed=number)]  # more say little new
+        return HeldOut(examples, np.repeat(np.arange(len(kinds)), [len(kind.templates) for kind in kinds]))
 
     held_out = {
-        "calibration": drawn(in_fold(types, "calibration"), _CALIBRATION_SEED),
-        "test": drawn(in_fold(types, "test"), _TEST_SEED),
+        "calibration": drawn(in_fold(types, "calibration"), [*learnt, *test], _CALIBRATION_SEED),
+        "test": drawn(test, learnt, _TEST_SEED),
     }
     empty = ["train"] * (not learnt) + [name for name, fold in held_out.items() if not fold.examples]
     if empty:
         raise InputError(f"{path}: {len(types)} event types, and none for {' and '.join(empty)}")
-    plain = drawn(read_event_types(quiet), _QUIET_SEED) if quiet else None
+    labelled.check_proportions([kind.label for kind in learnt], task, data.fewest_per_label, str(path))
+    plain = drawn(_plain_operation(root / data.quiet), learnt, _QUIET_SEED) if data.quiet else None
     if plain is not None and not plain.examples:
-        raise InputError(f"{quiet}: no event types of plain operation that are not learnt from")
+        raise InputError(f"{root / data.quiet}: no event types of plain operation that are not learnt from")
     return Examples(
         draw=lambda number: draw(_one_way_each(learnt, seed, number), task, seed=seed, number=number),
         calibration=held_out["calibration"],
@@ -116,6 +120,12 @@ def _of_event_types(
         digest=digest_of_data(path),
         types=learnt,
     )
+
+
+def _plain_operation(folder: Path) -> list[EventType]:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of event types of plain operation")
+    return read_event_types(folder)
 
 
 def _one_way_each(types: Sequence[EventType], seed: int, number: int) -> list[EventType]:
@@ -141,8 +151,10 @@ def _foreign(path: Path, without: Sequence[str]) -> tuple[list[str], list[str]]:
     try:
         rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
         pairs = [(str(row["kind"]), str(row["text"])) for row in rows]
-    except (OSError, msgspec.DecodeError, TypeError, KeyError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, KeyError) as error:
         raise ConfigError(f"{path}: no JSON lines with `kind` and `text`: {error!r}") from error
+    if strangers := sorted(set(without) - {kind for kind, _ in pairs}):
+        raise ConfigError(f"{path}: `data.foreign_without` names kinds {strangers} that no text there is of")
     pairs = [(kind, text) for kind, text in pairs if kind not in without]
     kinds = sorted(Counter(kind for kind, _ in pairs))
     Random(len(kinds)).shuffle(kinds)  # noqa: S311 - wanted: the same every time

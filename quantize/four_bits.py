@@ -27,12 +27,16 @@ def rounded(weight: Tensor) -> Tensor:
 
 
 def matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Return the weights that 4 bits are for: those of linear layers, and tables of token vectors."""
-    return [
-        part.weight
+    """Return the weights that 4 bits are for: those of linear layers, and tables of token vectors.
+
+    Rows that are not whole blocks are written in another type by llama.cpp, and are left as they are here.
+    """
+    parts = [
+        part
         for name, part in network.named_modules()
         if isinstance(part, nn.Linear) or (isinstance(part, nn.Embedding) and name.endswith("word_embeddings"))
     ]
+    return [part.weight for part in parts if part.weight.shape[1] % _BLOCK == 0]
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def read_labelled(path: Path, task: Task, group_by: str = "") -> list[Labelled]:
             continue
         try:
             events.append(_event(msgspec.json.decode(line), task, group_by))
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             faults.append(f"line {number}: {error}")
     if faults:
         more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
@@ -92,13 +92,13 @@ def part(events: Sequence[Labelled], *, test: float, calibration: float, where: 
     return folds
 
 
-def check_proportions(learnt: Sequence[Labelled], task: Task, fewest: int, where: str) -> None:
-    """Check that every label can be learnt.
+def check_proportions(learnt: Sequence[str], task: Task, fewest: int, where: str) -> None:
+    """Check that every label can be learnt, by the labels of what is learnt from.
 
     Raises:
         InputError: labels of which there are too few, with their numbers.
     """
-    counts = Counter(event.label for event in learnt)
+    counts = Counter(learnt)
     few = {name: counts[name] for name in task.label_names if counts[name] < fewest}
     if few:
         shown = ", ".join(f"`{name}` {count}" for name, count in list(few.items())[:8])

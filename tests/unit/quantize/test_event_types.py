@@ -155,8 +155,18 @@ def test_templates_name_no_vulnerability_of_their_own() -> None:
     assert [kind.product for kind in TYPES for template in kind.templates if re.search(r"CVE-\d", template)] == []
 
 
-def test_a_broken_line_is_named_with_its_file_and_number(tmp_path: Path) -> None:
-    (tmp_path / "one.jsonl").write_text('{"product": 1}\n', encoding="utf-8")
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"product": 1}',
+        b'{"product":"caf\xe9","family":"f","format":"text","label":"benign","templates":["x"]}',
+        b'{"product":"p","family":"f","format":"text","label":"benign","templates":[]}',
+        b"[" * 200_000,
+    ],
+    ids=["another form", "no UTF-8", "no template", "too deep"],
+)
+def test_a_broken_line_is_named_with_its_file_and_number(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "one.jsonl").write_bytes(line + b"\n")
 
     with pytest.raises(InputError, match=r"one\.jsonl:1"):
         read_event_types(tmp_path)

@@ -72,7 +72,7 @@ def found(data: Data, root: Path, seed: int = 1) -> Examples:
     return examples_of(data, root, TASK, seed)
 
 
-def test_event_types_are_held_out_by_product_and_a_template_is_one_witness(root: Path) -> None:
+def test_event_types_are_held_out_by_product_and_an_event_type_is_one_witness(root: Path) -> None:
     examples = found(EVENT_TYPES, root)
     folds = folds_of(kind.product for kind in TYPES)
 
@@ -80,10 +80,50 @@ def test_event_types_are_held_out_by_product_and_a_template_is_one_witness(root:
         products = {product for product, mine in folds.items() if mine == fold}
         assert {one.product for one in held.examples} == products != set()
         assert len(held.examples) == len(held.witnesses) == 2 * len(products)  # two templates, a line of each
-        assert set(np.bincount(held.witnesses)) == {1}
+        assert set(np.bincount(held.witnesses)) == {2}
         assert len({one.product for one in held.examples[:2]}) == 1
     assert {kind.product for kind in examples.types} == {product for product, mine in folds.items() if mine == "train"}
     assert {one.product for one in examples.draw(0)} == {kind.product for kind in examples.types}
+
+
+def test_what_calibrates_nearly_repeats_nothing_that_is_measured(root: Path) -> None:
+    folds = folds_of(kind.product for kind in TYPES)
+    measured = next(kind for kind in TYPES if folds[kind.product] == "test")
+    repeated = [
+        replace(kind, templates=measured.templates) if folds[kind.product] == "calibration" else kind for kind in TYPES
+    ]
+    rest = event_type(60, product=next(kind.product for kind in TYPES if folds[kind.product] == "calibration"))
+    lines(root / "corpus" / "one.jsonl", [*repeated[:40], rest])  # type: ignore[arg-type]
+    lines(root / "corpus" / "two.jsonl", repeated[40:])  # type: ignore[arg-type]
+
+    calibration = found(EVENT_TYPES, root).calibration.examples
+
+    assert [one.product for one in calibration] == [rest.product] * len(rest.templates)
+
+
+def test_event_types_of_one_label_are_refused_before_anything_is_trained(root: Path) -> None:
+    lines(root / "corpus" / "one.jsonl", [replace(kind, label=LABELS[0]) for kind in TYPES[:40]])  # type: ignore[arg-type]
+    lines(root / "corpus" / "two.jsonl", [replace(kind, label=LABELS[0]) for kind in TYPES[40:]])  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match=f"too few events to learn from: `{LABELS[1]}` 0"):
+        found(EVENT_TYPES, root)
+
+
+def test_a_folder_of_plain_operation_that_is_not_there_is_named(root: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere: no such folder of event types of plain operation"):
+        found(replace(EVENT_TYPES, quiet="nowhere"), root)
+
+
+def test_a_kind_of_foreign_text_that_nobody_wrote_is_named(root: Path) -> None:
+    with pytest.raises(ConfigError, match="kinds \\['poetry'\\] that no text there is of"):
+        found(replace(LABELLED, foreign="foreign.jsonl", foreign_without=("poetry",)), root)
+
+
+def test_a_foreign_text_that_is_no_utf_8_is_a_sentence(root: Path) -> None:
+    (root / "foreign.jsonl").write_bytes(b'{"kind":"caf\xe9","text":"x"}\n')
+
+    with pytest.raises(ConfigError, match="no JSON lines with `kind` and `text`"):
+        found(replace(LABELLED, foreign="foreign.jsonl"), root)
 
 
 def test_what_is_learnt_from_is_drawn_anew_for_every_number_and_alike_for_the_same(root: Path) -> None:
