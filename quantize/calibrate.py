@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 from sklearn.model_selection import GroupKFold
 
 from models.contracts.policy import NEVER, Policy
@@ -172,6 +173,25 @@ def calibration_error(probabilities: Floats, labels: Labels, witnesses: Labels) 
     return float(np.sqrt(max(0.0, total / counted))) if counted else math.nan
 
 
+def fit_and_choose(
+    log_probabilities: Floats,
+    masses: Floats,
+    labels: Labels,
+    witnesses: Labels,
+    names: Sequence[str],
+    *,
+    max_error: float,
+) -> tuple[Calibration, Policy]:
+    """Return the calibration by all events, and a policy whose thresholds were tested on what is `left_out`.
+
+    On the events that it was fitted on, a calibration seems surer and righter than it will be on others: thresholds
+    that were tested on these would promise too much.
+    """
+    tested = left_out(log_probabilities, labels, witnesses)
+    policy = choose_policy(tested, masses, labels, witnesses, names, max_error=max_error)
+    return fit_by_folds(log_probabilities, labels, witnesses), policy
+
+
 def choose_policy(
     probabilities: Floats, masses: Floats, labels: Labels, witnesses: Labels, names: Sequence[str], *, max_error: float
 ) -> Policy:
@@ -236,8 +256,8 @@ def is_shown(wrong: int, seen: int, max_error: float) -> bool:
 
     In other words: an error of `max_error` would seldom have shown so few.
     """
-    tail = sum(math.comb(seen, few) * max_error**few * (1 - max_error) ** (seen - few) for few in range(wrong + 1))
-    return tail <= 1 - _CONFIDENCE
+    # Of more wrong than seen the binomial distribution has no tail: `nan`, which is not at most anything.
+    return bool(bdtr(wrong, seen, max_error) <= 1 - _CONFIDENCE)
 
 
 def _down(share: float) -> float:

@@ -1,22 +1,30 @@
 """What a recipe trains, as a 16-bit GGUF: the checkpoint, its conversion, and the prompt that it was trained on."""
 
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from models.contracts.release import Prompt, Roles
+from models.contracts.errors import InputError
+from models.contracts.release import METADATA_KEY, Prompt, Roles
 from models.contracts.task import Task
 from models.llama import Model
-from models.release_file import release_path
+from models.release_file import read_release, release_path
 from quantize import convert, round_trip
 from quantize.examples import Examples
 from quantize.progress import Progress
 from quantize.recipe import Recipe, TrainDecoder, TrainEncoder, TrainFromScratch
 from quantize.steps import Code, Steps
 
-_CONVERTED_BY = (Code("quantize.convert"), Code("quantize.llama_convert"), Code("quantize.round_trip"))
+LLAMA_CPP = "llama-cpp-python"
+_MOST_LISTED = 8  # names, in an error
+_CONVERTED_BY = (
+    *(Code(f"quantize.{name}") for name in ("convert", "llama_convert", "round_trip", "pretrained")),
+    *(Code(f"models.{name}") for name in ("llama", "wording")),
+)
 
 
 class Checkpoint(Struct, frozen=True):
@@ -32,19 +40,22 @@ def checkpoint_of(
     task: Task,
     examples: Examples,
     *,
+    root: Path,
     base: Path | None,
     steps: Steps,
     drawn: Sequence[object],
     progress: Progress,
 ) -> Checkpoint:
-    """Train what is to be trained, and convert it.
+    """Train what is to be trained, and convert it; what the recipe names lies below `root`.
 
     Raises:
-        InputError: the base cannot be trained or converted, or does not say as a GGUF what it said before.
+        InputError: the base cannot be trained or converted, or does not say as a GGUF what it said before; or it is a
+            release that answers something else.
+        UntrustedError: the base is a release that was changed after it was made.
     """
     if recipe.base.kind == "gguf" and base is not None:
-        return Checkpoint(base, _prompt(recipe, base))
-    folder = _trained(recipe, task, examples, base=base, steps=steps, drawn=drawn, progress=progress)
+        return _finished(base, task)
+    folder = _trained(recipe, task, examples, root=root, base=base, steps=steps, drawn=drawn, progress=progress)
     worded = isinstance(recipe.training, TrainEncoder) and bool(recipe.training.wording)
 
     def work(out: Path) -> None:
@@ -52,7 +63,9 @@ def checkpoint_of(
         outcome = round_trip.check(folder, out / "f16.gguf", examples.test.bodies, worded=worded)
         (out / "round_trip.json").write_bytes(msgspec.json.encode(outcome))
 
-    gguf = steps.run("convert", [folder, worded, *_CONVERTED_BY], work) / "f16.gguf"
+    made_with = versions_of(LLAMA_CPP, "torch", "transformers")
+    inputs = [folder, worded, examples.test.bodies, *_CONVERTED_BY, made_with]
+    gguf = steps.run("convert", inputs, work) / "f16.gguf"
     roles = None
     if isinstance(recipe.training, TrainEncoder):
         from quantize.encoder_training import read_roles  # noqa: PLC0415 - torch takes seconds
@@ -66,42 +79,102 @@ def _trained(
     task: Task,
     examples: Examples,
     *,
+    root: Path,
     base: Path | None,
     steps: Steps,
     drawn: Sequence[object],
     progress: Progress,
 ) -> Path:
     """Return the folder of the trained checkpoint; torch is imported only where something is left to train."""
-    training, seed, tick = recipe.training, recipe.seed, progress.bar("training")
+    training, seed = recipe.training, recipe.seed
     if isinstance(training, TrainFromScratch):
+        taught = replace(training, teacher=_teacher(training.teacher, root))
 
         def work(out: Path) -> None:
             from quantize.scratch import train_from_scratch  # noqa: PLC0415
 
-            train_from_scratch(examples, task, training, seed=seed, out=out, tick=tick)
+            train_from_scratch(examples, task, taught, seed=seed, out=out, tick=progress.bar("training"))
 
         ours = ("scratch", "train", "network", "warm_start", "teacher", "baseline", "ask", "vocabulary")
-        taught_by = [release_path(training.teacher)] if training.teacher else []
-        return steps.run("train", [training, *taught_by, *drawn, *(Code(f"quantize.{name}") for name in ours)], work)
+        code = [Code(f"quantize.{name}") for name in ours]
+        taught_by = [release_path(taught.teacher)] if taught.teacher else []
+        return steps.run("train", [training, *taught_by, *drawn, *code, _trained_with("scikit-learn")], work)
     assert base is not None
     if isinstance(training, TrainEncoder):
 
         def work(out: Path) -> None:
             from quantize.encoder_training import train_encoder  # noqa: PLC0415
 
-            train_encoder(examples, task, base, training, seed=seed, out=out, tick=tick)
+            train_encoder(examples, task, base, training, seed=seed, out=out, tick=progress.bar("training"))
 
-        modules = ("quantize.encoder_training", "quantize.four_bits", "models.wording", "models.roles", "models.heads")
-        return steps.run("train", [training, base, *drawn, *map(Code, modules)], work)
+        code = [
+            *(Code(f"quantize.{name}") for name in ("encoder_training", "four_bits", "pretrained")),
+            *(Code(f"models.{name}") for name in ("wording", "roles", "heads")),
+        ]
+        return steps.run("train", [training, base, *drawn, *code, _trained_with()], work)
     if isinstance(training, TrainDecoder):
 
         def work(out: Path) -> None:
             from quantize.decoder_training import train_decoder  # noqa: PLC0415
 
-            train_decoder(examples, task, base, training, seed=seed, out=out, tick=tick)
+            train_decoder(examples, task, base, training, seed=seed, out=out, tick=progress.bar("training"))
 
-        return steps.run("train", [training, base, *drawn, Code("quantize.decoder_training")], work)
+        code = [Code("quantize.decoder_training"), Code("quantize.pretrained"), Code("models.prompt")]
+        return steps.run("train", [training, base, *drawn, *code, _trained_with("peft")], work)
     return base
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return which version of each is installed, `""` where none is; nothing is imported for that."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def _trained_with(*others: str) -> dict[str, str]:
+    return versions_of("torch", "transformers", "tokenizers", *others)
+
+
+def _teacher(named: str, root: Path) -> str:
+    """Return a shipped release's name as it is, and the path of a file below `root`."""
+    return str(root / named) if named.endswith(".gguf") else named
+
+
+def _finished(gguf: Path, task: Task) -> Checkpoint:
+    """Return a model that nothing is trained from; a release is asked as it was made to be asked.
+
+    Raises:
+        InputError: it is a release of another task.
+        UntrustedError: it is a release that was changed after it was made.
+    """
+    with Model(gguf) as model:
+        if model.metadata(METADATA_KEY) is None:
+            return Checkpoint(gguf, Prompt(kind="encoder" if model.pools_to_labels else "chat"))
+        release = read_release(model)
+    for what, found, wanted in (
+        ("labels", sorted(release.task.label_names), sorted(task.label_names)),
+        ("fields", _fields_of(release.task), _fields_of(task)),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"{gguf}: is release {release.title}, which has the {what} {_listed(found)}; task {task.name} has "
+                f"{_listed(wanted)}: take a task file with the release's, or a model without a release"
+            )
+    return Checkpoint(gguf, release.prompt, release.roles)
+
+
+def _fields_of(task: Task) -> list[str]:
+    """Return each field with its choices, in order: a decoder writes them in it."""
+    return [f"{field.name} ({' | '.join(field.choices)})" if field.choices else field.name for field in task.fields]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_LISTED])
+    return f"{shown} and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else shown or "none"
 
 
 def _prompt(recipe: Recipe, gguf: Path) -> Prompt:

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from scipy.stats import binomtest
 
 from quantize import measure
 from quantize.calibrate import Flags, Floats, Labels
@@ -78,7 +79,7 @@ def differences(
     test = None
     if truth is not None:
         right_a, right_b = (chosen == [names.index(label) for label in truth] for chosen in (a, b))
-        rates = [_share(right, witnesses) for right in (right_a, right_b)]
+        rates = [measure.estimate_of_share(right, witnesses) for right in (right_a, right_b)]
         sides = [Side(release, rate) for release, rate in zip(releases, rates, strict=True)]
         test = mcnemar(right_a, right_b, witnesses)
     return Differences(
@@ -87,7 +88,7 @@ def differences(
         events=len(texts),
         witnesses=len(np.unique(witnesses)),
         labels=names,
-        differ=_share(a != b, witnesses),
+        differ=measure.estimate_of_share(a != b, witnesses),
         matrix=measure.confusion(b, a, len(names)),
         mcnemar=test,
         examples=[
@@ -102,10 +103,6 @@ def differences(
             for at in surest(a != b, sure_a, sure_b)[:most_examples]
         ],
     )
-
-
-def _share(flags: Flags, witnesses: Labels) -> Estimate:
-    return measure.estimate(lambda at: float(flags[at].mean()), witnesses)
 
 
 def surest(differ: Flags, a: Floats, b: Floats) -> list[int]:
@@ -127,12 +124,8 @@ def mcnemar(a_right: Flags, b_right: Flags, witnesses: Labels) -> McNemar:
 
 def exact_p(one: int, other: int) -> float:
     """Return how likely a fair coin splits as unevenly or more so, to either side."""
-    tosses, fewer = one + other, min(one, other)
-    ways = tail = 1
-    for heads in range(1, fewer + 1):
-        ways = ways * (tosses - heads + 1) // heads
-        tail += ways
-    return float(min(1.0, 2 * tail / 2**tosses))
+    tosses = one + other
+    return float(binomtest(min(one, other), tosses).pvalue) if tosses else 1.0
 
 
 def tables(found: Differences, file: str) -> Iterator[RenderableType]:

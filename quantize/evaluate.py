@@ -1,12 +1,17 @@
 """A model to a calibrated release, and a release to its figures; on events of which nothing was learnt."""
 
 import json
+import logging
+import multiprocessing
 import os
 import platform
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -27,6 +32,7 @@ _MOST_GOLDEN = 60
 _GOLDEN_MARGIN = 0.1  # further above the next label than a batch's shape moves a probability
 _MOST_TO_CHOOSE_BY = 800  # events, for each candidate
 _MOST_FOR_SPEED = 200
+_MOST_FOR_MEMORY = 64  # a whole batch, as under a backlog
 _INJECTION_SEED = 76
 _LEAST = 1e-12  # a probability that has a logarithm
 
@@ -79,9 +85,8 @@ def calibrated(file: Path, draft: Release, max_error: float, *, found: Examples,
     fold, names = found.calibration, draft.task.label_names
     raw = ask.ask(file, draft, fold.bodies, tick=progress.bar("calibrating"))
     said, labels = np.log(raw.probabilities + _LEAST), _truth(fold.examples, names)
-    calibration = calibrate.fit_by_folds(said, labels, fold.witnesses)
-    sure = calibrate.apply(calibration, said)
-    policy = calibrate.choose_policy(sure, raw.masses, labels, fold.witnesses, names, max_error=max_error)
+    calibration, policy = calibrate.fit_and_choose(said, raw.masses, labels, fold.witnesses, names, max_error=max_error)
+    sure = calibrate.apply(calibration, said)  # what the release itself will say of its golden events
     golden = _golden(fold.examples, replace(raw, probabilities=sure), labels, names)
     return replace(draft, calibration=calibration, policy=policy, golden=golden)
 
@@ -93,15 +98,11 @@ def measured(
     release, test = draft.release, found.test
     task, names = release.task, release.task.label_names
     kinds, labels = len(names), _truth(test.examples, names)
-    resident = _resident()
-    with ask.Asked(small, release, fields=True, threads=os.cpu_count() or 1) as classifier:
-        seen = ask.answers_of(classifier, test.bodies, progress.bar("held-out events"))
-        resident = _resident() - resident
+    seen = ask.ask(small, release, test.bodies, fields=True, tick=progress.bar("held-out events"))
     full = ask.ask(whole, release, test.bodies, tick=progress.bar("the same by the 16-bit model"))
     accepted = calibrate.accepted(release.policy, seen.probabilities, seen.masses, names)
     wrong = seen.chosen != labels
-    right = [at for at in range(len(labels)) if not wrong[at] and names[labels[at]] in task.fields_for]
-    read_off = [at for at in right if test.examples[at].fields]
+    read_off = _with_known_fields(found, task, seen.chosen)
     given, wanted_fields = [seen.fields[at] for at in read_off], [test.examples[at].fields for at in read_off]
     trial = draft.trials[draft.chosen]
     return Figures(
@@ -109,7 +110,7 @@ def measured(
         labels=list(names),
         events=len(labels),
         witnesses=len(np.unique(test.witnesses)),
-        accuracy=measure.estimate(lambda at: measure.accuracy(seen.chosen[at], labels[at]), test.witnesses),
+        accuracy=measure.estimate_of_share(~wrong, test.witnesses),
         macro_f1=measure.estimate_of_macro_f1(seen.chosen, labels, test.witnesses, kinds),
         ece=measure.estimate_of_error(
             lambda at: calibrate.expected_calibration_error(seen.probabilities[at], labels[at]), test.witnesses
@@ -119,7 +120,7 @@ def measured(
         confusion=measure.confusion(seen.chosen, labels, kinds),
         reliability=measure.reliability(seen.probabilities, labels),
         sources=measure.by_source(seen.chosen, labels, [one.product for one in test.examples], kinds),
-        peers=[*_simpler(found, release.task, labels, progress), *_older(release, test.bodies, labels, progress)],
+        peers=[*_simpler(found, release.task, labels, progress), *_older(release, found, progress)],
         fields=measure.field_scores(given, wanted_fields, [field.name for field in task.fields]) if read_off else {},
         wrong_values=measure.with_a_wrong_value(given, wanted_fields),
         label_flips=float((seen.chosen != full.chosen).mean()),
@@ -135,7 +136,7 @@ def measured(
         chosen=trial.candidate.title,
         megabytes=trial.megabytes,
         events_per_s=ask.events_per_s(small, release, _spread(test.bodies)),
-        resident_megabytes=resident / 1e6,
+        resident_megabytes=_resident_alone(small, release, _spread(test.bodies, _MOST_FOR_MEMORY)) / 1e6,
         machine=_machine(),
     )
 
@@ -146,9 +147,22 @@ def _to_choose_by(found: Examples) -> HeldOut:
     return HeldOut(fold.examples[::step], fold.witnesses[::step])
 
 
-def _spread(bodies: Sequence[str]) -> Sequence[str]:
-    """Return events for the speed from all over the fold: it may be sorted by vendor, and the first are alike."""
-    return bodies[:: -(-len(bodies) // _MOST_FOR_SPEED)]
+def _spread(bodies: Sequence[str], most: int = _MOST_FOR_SPEED) -> Sequence[str]:
+    """Return events from all over the fold: it may be sorted by vendor, and the first are alike."""
+    return bodies[:: -(-len(bodies) // most)]
+
+
+def _with_known_fields(found: Examples, task: Task, chosen: calibrate.Labels) -> list[int]:
+    """Return the test's events with the right label of which it is known what fields they have.
+
+    Of event types all of it is known, and a value where none is wanted is invented. In a labelled event without fields
+    somebody may have left them out.
+    """
+    return [
+        at
+        for at, example in enumerate(found.test.examples)
+        if task.label_names[chosen[at]] == example.label in task.fields_for and (found.types or example.fields)
+    ]
 
 
 def _calibration_error(probabilities: calibrate.Floats, labels: calibrate.Labels, witnesses: calibrate.Labels) -> float:
@@ -189,7 +203,7 @@ def _false_alarms(release: Release, small: Path, quiet: HeldOut | None, progress
         return None
     answers = ask.ask(small, release, quiet.bodies, tick=progress.bar("plain operation"))
     alarms = answers.chosen != _truth(quiet.examples, release.task.label_names)
-    return measure.estimate(lambda at: float(alarms[at].mean()), quiet.witnesses)
+    return measure.estimate_of_share(alarms, quiet.witnesses)
 
 
 def _simpler(found: Examples, task: Task, labels: calibrate.Labels, progress: Progress) -> list[Peer]:
@@ -206,18 +220,24 @@ def _simpler(found: Examples, task: Task, labels: calibrate.Labels, progress: Pr
     ]
 
 
-def _older(release: Release, bodies: Sequence[str], labels: calibrate.Labels, progress: Progress) -> list[Peer]:
-    """Measure the release that is shipped under this name now, if it answers with the same labels."""
+def _older(release: Release, found: Examples, progress: Progress) -> list[Peer]:
+    """Measure the release that is shipped under this name now, if it is older and answers with the same labels.
+
+    Other data had other folds: what is held out now, it may have learnt from, and its name says so.
+    """
     path = SHIPPED / f"{release.name}.gguf"
     if not path.is_file():
         return []
     with Model(path, vocabulary_only=True) as model:
         older = read_release(model)
     names = release.task.label_names
-    if older.task.label_names != names:
+    if older.number >= release.number or older.task.label_names != names:
         return []
-    chosen = ask.ask(path, older, bodies, tick=progress.bar(older.title)).chosen
-    return [Peer(older.title, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))]
+    chosen = ask.ask(path, older, found.test.bodies, tick=progress.bar(older.title)).chosen
+    labels = _truth(found.test.examples, names)
+    same_data = older.provenance.get("data_sha256") == found.digest
+    name = older.title if same_data else f"{older.title}, which may have learnt from some of these events"
+    return [Peer(name, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))]
 
 
 def _golden(
@@ -250,6 +270,32 @@ def _truth(found: Sequence[Example], names: Sequence[str]) -> calibrate.Labels:
 def _fallbacks(file: Path) -> dict[str, list[str]]:
     note = file.with_name("compressed.json")
     return json.loads(note.read_bytes())["fallbacks"] if note.is_file() else {}
+
+
+def _resident_alone(model: Path, release: Release, bodies: Sequence[str]) -> int:
+    """Return the bytes of memory that opening a release and asking it about `bodies` take.
+
+    In a process of its own: in this one, what was opened and closed before has left room that would be used again.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh, initializer=_say_warnings_only) as alone:
+        return alone.submit(_growth, model, release, bodies).result()
+
+
+def _growth(model: Path, release: Release, bodies: Sequence[str]) -> int:
+    """Return how many more bytes this process holds once it has opened a release and asked it about `bodies`."""
+    before = _resident()
+    with ask.Asked(model, release, fields=True, threads=os.cpu_count() or 1) as classifier:
+        ask.answers_of(classifier, bodies)
+        return _resident() - before
+
+
+def _say_warnings_only() -> None:
+    """Keep llama.cpp's many lines, which a fresh process would print, off standard output."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _resident() -> int:

@@ -41,7 +41,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     sources: list[SourceScores]
     peers: list[Peer]
     fields: dict[str, FieldScores] = {}
-    wrong_values: float = 0.0  # share of the events with a value that is invented or another field's
+    wrong_values: float = 0.0  # share of the events whose fields are known with a value that is none of the field's
     label_flips: float | None = None  # against the 16-bit model
     accepted: float = 0.0  # share, by the first policy
     error_among_accepted: float = 0.0
@@ -55,7 +55,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     chosen: str = ""  # the title of the candidate
     megabytes: float = 0.0
     events_per_s: float = 0.0  # one thread, different events, no cache
-    resident_megabytes: float = 0.0  # more than before the model was opened
+    resident_megabytes: float = 0.0  # of opening it and reading a few dozen events, in a process of its own
     minutes: dict[str, float] = {}  # by step
     machine: str = ""
 

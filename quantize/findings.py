@@ -152,7 +152,7 @@ def rows(recipe: Recipe, release: Release, figures: Figures) -> list[Row]:
             amount(figures.events_per_s, "events/s"),
             limit=f"at least {size.min_events_per_s:g} events/s" if size.min_events_per_s else "",
         ),
-        Row("memory, more than before it was opened", amount(figures.resident_megabytes, "MB")),
+        Row("memory, to open it and read a few dozen events", amount(figures.resident_megabytes, "MB")),
     ]
 
 
@@ -264,8 +264,8 @@ def on_fields(release: Release, figures: Figures) -> str:
     if not figures.fields:
         return "Its fields were not measured."
     return (
-        f"Where the label was right, {percent(figures.wrong_values)} of the events have a value that is invented or "
-        "another field's."
+        f"Where the label was right and the fields are known, {percent(figures.wrong_values)} of the events have a "
+        "value that is invented or another field's."
     )
 
 

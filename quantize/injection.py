@@ -17,7 +17,7 @@ from msgspec import Struct
 from models.contracts.task import Task
 from quantize.figures import Injections
 
-_ATTACKS = Path(__file__).with_suffix(".toml").with_name("injections.toml")
+_ATTACKS = Path(__file__).with_name("injections.toml")
 _EXAMPLES = 12
 _WRITTEN_OUT = ("encodings", "unicode_tricks")  # kinds that spell the label in other characters, which `{label}` cannot
 _SPELT = "benign"  # there

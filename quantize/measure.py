@@ -10,13 +10,15 @@ from sklearn.metrics import roc_auc_score
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 _RESAMPLES = 400
 _BOOTSTRAP_SEED = 17
+_TAIL = 0.025  # on either side of an interval of 95 %
 
 
 class Estimate(Struct, frozen=True):
-    """A figure, and between which values it lies with 95 % confidence (bootstrap over witnesses)."""
+    """A figure, and between which values it lies with 95 % confidence, over witnesses."""
 
     value: float
     low: float
@@ -141,6 +143,19 @@ def estimate_of_error(statistic: Callable[[Labels], float], witnesses: Labels) -
     return _around(value, max(0.0, 2 * value - high), max(0.0, 2 * value - low))
 
 
+def estimate_of_share(flags: Flags, witnesses: Labels) -> Estimate:
+    """Return the share of the events that are so.
+
+    Where all are, or none, so are all resamples, and would make it seem certain. Its open end is then Clopper and
+    Pearson's: the share at which as many witnesses, each of its own, would be all so, or none, in 2.5 of 100 cases.
+    """
+    found = estimate(lambda at: float(flags[at].mean()), witnesses)
+    open_end = 1 - _TAIL ** (1 / len(np.unique(witnesses)))
+    if not flags.any():
+        return Estimate(found.value, found.low, open_end)
+    return Estimate(found.value, 1 - open_end, found.high) if flags.all() else found
+
+
 def estimate_of_macro_f1(chosen: Labels, labels: Labels, witnesses: Labels, kinds: int) -> Estimate:
     """Return the mean F1 over all labels.
 
@@ -177,7 +192,7 @@ def _ends(statistic: Callable[[Labels], float], witnesses: Labels) -> tuple[floa
         sizes = counts[picked]
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         drawn.append(statistic(order[np.repeat(starts[picked], sizes) + offsets]))
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    low, high = np.quantile(drawn, (_TAIL, 1 - _TAIL))
     return float(low), float(high)
 
 

@@ -54,28 +54,28 @@ def measured(release: Release, events: Sequence[Labelled], answers: Answers, *, 
     groups = [event.group for event in events]
     _, witnesses = np.unique(groups, return_inverse=True)
     chosen, said = answers.chosen, answers.probabilities
-    occurring = len(np.unique(labels))
 
     def macro_f1(chosen: calibrate.Labels, labels: calibrate.Labels) -> float:
-        return measure.macro_f1_of(chosen, labels, len(names)) * len(names) / occurring
+        # That a resample lacks a rare label says nothing of how well it is told: its own labels count.
+        return measure.macro_f1_of(chosen, labels, len(names)) * len(names) / len(np.unique(labels))
 
     most = int(np.bincount(labels).argmax())
     always = np.full_like(labels, most)
     accepted = calibrate.accepted(release.policy, said, answers.masses, names)
-    wrong = (chosen != labels)[accepted]
+    wrong = chosen != labels
     fields, field_events = _fields(release, events, answers)
     return Measured(
         release=release.title,
         events=len(events),
         witnesses=len(np.unique(witnesses)),
-        accuracy=measure.estimate(lambda at: measure.accuracy(chosen[at], labels[at]), witnesses),
+        accuracy=measure.estimate_of_share(chosen == labels, witnesses),
         macro_f1=measure.estimate(lambda at: macro_f1(chosen[at], labels[at]), witnesses),
-        ece=measure.estimate(lambda at: calibrate.expected_calibration_error(said[at], labels[at]), witnesses),
+        ece=measure.estimate_of_error(lambda at: calibrate.expected_calibration_error(said[at], labels[at]), witnesses),
         calibration_error=calibrate.calibration_error(said, labels, witnesses),
         majority=Majority(names[most], measure.accuracy(always, labels), macro_f1(always, labels)),
         accepted=float(accepted.mean()),
         error_among_accepted=(
-            measure.estimate(lambda at: float(wrong[at].mean()), witnesses[accepted]) if accepted.any() else None
+            measure.estimate_of_share(wrong[accepted], witnesses[accepted]) if accepted.any() else None
         ),
         by_label=measure.label_scores(chosen, labels, names),
         by_source=measure.by_source(chosen, labels, groups, len(names)) if by_source else [],

@@ -46,15 +46,19 @@ class Progress:
     def bar(self, what: str) -> Callable[[int, int], None]:
         """Return what is to be called with how many of how many are done."""
         bar = self._bars.add_task(what, total=None, visible=True)
-        begun = said = time.monotonic()
+        first: tuple[int, float] | None = None  # what is gone on with begins with what was done in another sitting
+        said = 0.0
 
         def tick(done: int, of: int) -> None:
-            nonlocal said
+            nonlocal first, said
             self._bars.update(bar, completed=done, total=of, visible=done < of)
             now = time.monotonic()
-            if not self._console.is_terminal and now - said >= _SECONDS_BETWEEN_LINES and done < of:
+            if first is None:
+                first, said = (done, now), now
+            before, begun = first
+            if not self._console.is_terminal and now - said >= _SECONDS_BETWEEN_LINES and before < done < of:
                 said = now
-                left = (now - begun) / max(done, 1) * (of - done)
+                left = (now - begun) / (done - before) * (of - done)
                 self.tell(f"  {what}: {done} of {of}, about {left / 60:.0f} min left")
 
         return tick

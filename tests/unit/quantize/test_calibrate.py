@@ -14,6 +14,7 @@ from quantize.calibrate import (
     choose_policy,
     expected_calibration_error,
     fit,
+    fit_and_choose,
     fit_by_folds,
     is_shown,
     left_out,
@@ -60,10 +61,12 @@ def negative_log_likelihood(found: Calibration, said: np.ndarray, labels: np.nda
     return float(-np.log(apply(found, said)[np.arange(len(labels)), labels]).mean())
 
 
-def of_many_labels(events: int, seed: int, *, kinds: int = 12, bias: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def of_many_labels(
+    events: int, seed: int, *, kinds: int = 12, bias: float = 0.0, clear: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities twice too sharp; with `bias` every other label is said too often."""
     chance = np.random.default_rng(seed)
-    true = chance.normal(size=(events, kinds)) * 2
+    true = chance.normal(size=(events, kinds)) * clear
     labels = np.array([chance.choice(kinds, p=row) for row in softmax(true)])
     return np.log(softmax(2 * true + bias * (np.arange(kinds) % 2))), labels
 
@@ -147,6 +150,31 @@ def test_thresholds_of_one_fold_hold_on_events_that_were_not_looked_at_nine_time
     assert broken <= 0.1 * rounds
 
 
+def test_the_promise_holds_where_the_calibration_is_fitted_on_the_same_fold() -> None:
+    rounds, max_error, names = 30, 0.3, [str(kind) for kind in range(20)]
+
+    def events(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return of_many_labels(number, seed, kinds=20, bias=4.0, clear=4.0)
+
+    fresh, truth = events(4_000, seed=0)
+    chosen, broken, broken_else = 0, 0, 0
+    for seed in range(1, rounds + 1):
+        said, labels = events(100, seed)
+        masses, each = np.ones(100), np.arange(100)
+        fitted, policy = fit_and_choose(said, masses, labels, each, names, max_error=max_error)
+        untested = choose_policy(apply(fitted, said), masses, labels, each, names, max_error=max_error)
+        asked = apply(fitted, fresh)
+        at, else_at = (accepted(one, asked, np.ones(len(asked)), names) for one in (policy, untested))
+        wrong = asked.argmax(axis=1) != truth
+        chosen += at.any()
+        broken += at.any() and wrong[at].mean() > max_error
+        broken_else += else_at.any() and wrong[else_at].mean() > max_error
+
+    assert chosen > rounds / 3
+    assert broken <= 0.1 * rounds
+    assert broken_else > 0.1 * rounds  # by thresholds tested on the events that the calibration was fitted on
+
+
 def test_a_label_that_is_mostly_wrong_is_never_accepted() -> None:
     probabilities = np.tile([1.0, 0.0, 0.0], (200, 1))
     policy = policy_for(probabilities, np.array([0, 1] * 100))
@@ -162,6 +190,13 @@ def test_a_label_that_is_mostly_wrong_is_never_accepted() -> None:
 )
 def test_few_errors_show_a_small_error_only_where_enough_was_seen(wrong: int, seen: int, shown: bool) -> None:  # noqa: FBT001
     assert is_shown(wrong, seen, 0.05) == shown
+
+
+def test_thousands_of_events_show_what_the_normal_distribution_says() -> None:
+    # 1.28 standard deviations, 15 each, below a tenth of 2,500 events: 230 and a bit.
+    assert is_shown(229, 2_500, 0.1)
+    assert not is_shown(232, 2_500, 0.1)
+    assert not is_shown(250, 2_500, 0.1)
 
 
 FEW_EVENTS = st.lists(st.tuples(st.floats(0.34, 1.0), st.booleans()), min_size=1, max_size=30)

@@ -1,9 +1,29 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from models.contracts.release import Release
+from models.llama import Model
+from models.release_file import SHIPPED, read_release
+from quantize import ask, evaluate
 from quantize.ask import Answers
-from quantize.evaluate import _golden
+from quantize.evaluate import _golden, _older, _resident_alone, _with_known_fields
+from quantize.event_types import EventType
+from quantize.examples import Examples, HeldOut
 from quantize.expand import Example
+from quantize.progress import Progress
+from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder
+
+BODIES = [f"Failed password for user{at} from 192.0.2.{at}" for at in range(12)]
+TEST = [Example(body, TASK.label_names[at % 3], f"product {at}", {}) for at, body in enumerate(BODIES)]
+
+
+def examples(test: list[Example], digest: str = "", types: list[EventType] | None = None) -> Examples:
+    """Examples of which only the test counts."""
+    held_out = HeldOut(test, np.arange(len(test)))
+    return Examples(lambda _: [], held_out, held_out, foreign=[], foreign_test=[], digest=digest, types=types or [])
 
 
 @pytest.mark.parametrize(("kinds", "expected"), [(3, 9), (30, 60), (60, 60), (77, 60), (150, 60)])
@@ -22,3 +42,64 @@ def test_there_are_at_most_sixty_golden_events_of_labels_from_all_over_the_task(
     assert of[0] == 0
     assert of[-1] >= kinds - 3
     assert max(np.diff(of)) <= -(-kinds // 60)
+
+
+@pytest.mark.parametrize("data", ["event-types", "labelled"])
+def test_fields_are_scored_where_the_label_is_right_and_the_fields_are_known(data: str) -> None:
+    with_a_source = {"source": ("192.0.2.1",)}
+    test = [
+        Example("a", "critical", "p", with_a_source),
+        Example("b", "critical", "p", {}),  # of an event type: it wants no value; labelled: nobody said
+        Example("c", "benign", "p", {}),  # its label has no fields
+        Example("d", "suspicious", "p", with_a_source),  # its label is wrong
+    ]
+    types = [EventType("p", "f", "text", "critical", ("a",))] if data == "event-types" else []
+    chosen = np.array([2, 2, 0, 0])
+
+    assert _with_known_fields(examples(test, types=types), TASK, chosen) == ([0, 1] if types else [0])
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a release of the name `tiny`, number 3, is shipped; it was made from the data `aa`."""
+    tiny_decoder(tmp_path / "tiny.gguf", replace(RELEASE, provenance={"data_sha256": "aa"}))
+    monkeypatch.setattr(evaluate, "SHIPPED", tmp_path)
+    return tmp_path
+
+
+def names_of_older(release: Release, digest: str) -> list[str]:
+    with Progress() as progress:
+        return [peer.name for peer in _older(release, examples(TEST, digest), progress)]
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_release_before_is_a_peer_and_one_from_other_data_may_know_the_events() -> None:
+    newer = replace(RELEASE, number=4)
+
+    assert names_of_older(newer, "aa") == ["tiny-3"]
+    assert names_of_older(newer, "bb") == ["tiny-3, which may have learnt from some of these events"]
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_release_is_no_peer_of_itself_and_no_newer_one_is(number: int) -> None:
+    assert names_of_older(replace(RELEASE, number=number), "aa") == []
+
+
+def test_what_a_release_takes_of_memory_does_not_depend_on_what_was_opened_before(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = SHIPPED / "soc-triage.gguf"
+    with Model(path, vocabulary_only=True) as model:
+        release = read_release(model)
+    capfd.readouterr()
+
+    before = _resident_alone(path, release, BODIES)
+    for _ in range(2):
+        ask.ask(path, release, BODIES)
+    capfd.readouterr()
+    after = _resident_alone(path, release, BODIES)
+
+    assert before > path.stat().st_size  # which is not mapped
+    assert after == pytest.approx(before, rel=0.1)
+    assert capfd.readouterr().out == ""  # that is for results

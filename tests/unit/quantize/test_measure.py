@@ -16,6 +16,7 @@ from quantize.measure import (
     estimate,
     estimate_of_error,
     estimate_of_macro_f1,
+    estimate_of_share,
     field_scores,
     label_scores,
     macro_f1,
@@ -94,6 +95,22 @@ def test_an_estimate_is_the_same_every_time_and_reads_as_figure_and_interval() -
 
     assert found == estimate(lambda at: float(values[at].mean()), np.arange(40))
     assert str(found) == f"19.500 ({found.low:.3f} to {found.high:.3f})"
+
+
+@pytest.mark.parametrize(("witnesses", "copies"), [(12, 1), (12, 5), (1, 3), (400, 2)])
+def test_what_never_happened_may_yet_happen_and_the_fewer_witnesses_the_more_often(witnesses: int, copies: int) -> None:
+    who = np.repeat(np.arange(witnesses), copies)
+    none, whole = (estimate_of_share(np.full(len(who), so), who) for so in (False, True))
+
+    assert (none.value, none.low, whole.value, whole.high) == (0.0, 0.0, 1.0, 1.0)
+    assert (1 - none.high) ** witnesses == pytest.approx(0.025)  # so rare is a sample without any
+    assert whole.low == pytest.approx(1 - none.high)
+
+
+def test_a_share_that_varies_has_the_interval_of_its_resamples() -> None:
+    flags, who = np.arange(60) % 4 == 0, np.arange(60) // 2
+
+    assert estimate_of_share(flags, who) == estimate(lambda at: float(flags[at].mean()), who)
 
 
 def test_a_rare_label_that_is_not_drawn_lowers_no_macro_f1() -> None:

