@@ -7,7 +7,7 @@ from random import Random
 
 import msgspec
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.task import Task
@@ -111,7 +111,7 @@ def _of_event_types(
     if plain is not None and not plain.examples:
         raise InputError(f"{root / data.quiet}: no event types of plain operation that are not learnt from")
     return Examples(
-        draw=lambda number: draw(_one_way_each(learnt, seed, number), task, seed=seed, number=number),
+        draw=lambda number: draw(learnt, task, seed=seed, number=number),
         calibration=held_out["calibration"],
         test=held_out["test"],
         quiet=plain,
@@ -126,12 +126,6 @@ def _plain_operation(folder: Path) -> list[EventType]:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder of event types of plain operation")
     return read_event_types(folder)
-
-
-def _one_way_each(types: Sequence[EventType], seed: int, number: int) -> list[EventType]:
-    """Return each event type with one of its templates: ways of saying the same thing are for another epoch."""
-    chance = Random(f"{seed}/{number}/ways")  # noqa: S311 - wanted: the same for the same seed
-    return [structs.replace(kind, templates=(chance.choice(kind.templates),)) for kind in types]
 
 
 def _by_group(events: Sequence[labelled.Labelled], task: Task) -> HeldOut:

@@ -36,12 +36,12 @@ def test_nothing_is_disturbed_to_nothing() -> None:
     assert all(disturb("x", LABELS, [], Random(n)) for n in range(500))
 
 
-def test_strangers_write_into_a_fifth_of_the_events() -> None:
+def test_strangers_write_into_a_ninth_of_the_events() -> None:
     line = "sshd: Failed password for root"
 
     disturbed = [disturb(line, LABELS, PLAIN, Random(n)) for n in range(1_000)]
 
-    assert 150 < sum(len(body) > len(line) for body in disturbed) < 280
+    assert 70 < sum(len(body) > len(line) for body in disturbed) < 150
 
 
 def test_a_part_of_a_harmless_event_is_written_into_another() -> None:
