@@ -215,6 +215,7 @@ class MqttSubscriber:
             if reason.is_failure:
                 self._commit.happened(self._source.name, "subscriptions-refused")
                 log.error("subscription_refused", source=self._source.name, topic=topic, reason=str(reason))
+        log.info("broker_subscribed", source=self._source.name, topics=sum(not reason.is_failure for reason in reasons))
 
     def _on_unsubscribe(
         self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
