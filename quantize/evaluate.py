@@ -1,17 +1,14 @@
 """A model to a calibrated release, and a release to its figures; on events of which nothing was learnt."""
 
 import json
-import logging
 import multiprocessing
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -26,6 +23,7 @@ from quantize.expand import Example
 from quantize.figures import Figures, Injections, Peer
 from quantize.progress import Progress
 from quantize.recipe import Candidate, Recipe
+from quantize.terminal import say_warnings_only
 
 GOLDEN_PER_LABEL = 3
 _MOST_GOLDEN = 60
@@ -278,7 +276,7 @@ def _resident_alone(model: Path, release: Release, bodies: Sequence[str]) -> int
     In a process of its own: in this one, what was opened and closed before has left room that would be used again.
     """
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=fresh, initializer=_say_warnings_only) as alone:
+    with ProcessPoolExecutor(1, mp_context=fresh, initializer=say_warnings_only) as alone:
         return alone.submit(_growth, model, release, bodies).result()
 
 
@@ -288,14 +286,6 @@ def _growth(model: Path, release: Release, bodies: Sequence[str]) -> int:
     with ask.Asked(model, release, fields=True, threads=os.cpu_count() or 1) as classifier:
         ask.answers_of(classifier, bodies)
         return _resident() - before
-
-
-def _say_warnings_only() -> None:
-    """Keep llama.cpp's many lines, which a fresh process would print, off standard output."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _resident() -> int:

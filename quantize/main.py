@@ -1,16 +1,14 @@
 """Command line: from a recipe to a release, and what people do with labelled events and releases."""
 
-import logging
 import sys
 from pathlib import Path
 
 import click
-import structlog
 
 from quantize.compare import compare_command
 from quantize.label import label_command
 from quantize.measure_command import measure_command
-from quantize.terminal import INTERRUPTED, Sentences
+from quantize.terminal import INTERRUPTED, Sentences, say_warnings_only
 
 ROOT = Path(__file__).parent.parent
 _BLOCKED = 1
@@ -27,11 +25,7 @@ def cli() -> None:
       python -m quantize compare soc-triage build/releases/soc-triage-4.gguf --events labelled.jsonl
       python -m quantize label events.log --release soc-triage
     """
-    # llama.cpp says a lot at debug, and standard output is for results.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    say_warnings_only()
 
 
 @cli.command(cls=Sentences)

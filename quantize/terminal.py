@@ -1,11 +1,13 @@
 """What commands share at a terminal: sentences for what went wrong, strangers' text made harmless, width and colour."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
+import structlog
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -31,6 +33,14 @@ class Sentences(click.Command):
             # Whoever read us has had enough. What is still buffered goes nowhere when the interpreter flushes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(READER_GONE)
+
+
+def say_warnings_only() -> None:
+    """Keep llama.cpp's many lines off: it says a lot at debug, and standard output is for results."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def results() -> Console:

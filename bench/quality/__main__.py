@@ -10,6 +10,7 @@ from bench.__main__ import finish
 from bench.quality.measures import MEASURED, ROOT
 from bench.row import Row
 from models.contracts.errors import HeadwaterError
+from quantize.terminal import say_warnings_only
 
 RESULTS = ROOT / "build" / "bench-quality.json"
 
@@ -28,6 +29,7 @@ def main(wanted: tuple[str, ...], output: Path) -> None:
       ./just bench-quality
       ./just bench-quality --only intents_accuracy
     """
+    say_warnings_only()
     known = {name for names in MEASURED.values() for name in names}
     for name in wanted:
         if name not in known:
