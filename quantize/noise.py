@@ -18,21 +18,6 @@ _TEXTS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_name("strangers
 _RESHAPED, _LACKING, _WRITTEN_INTO, _CUT, _LOWERED = 0.6, 0.15, 0.11, 0.08, 0.03
 _SHORTEST_CUT = 80  # characters
 _IN_A_FIELD = 0.6  # of what strangers write; the rest stands anywhere
-_KEYS = (
-    *(
-        "comment",
-        "description",
-        "displayName",
-        "userAgent",
-        "note",
-        "user_agent",
-        "fileName",
-        "subject",
-        "title",
-        "name",
-    ),
-    *("remark", "reason", "tag", "path", "query", "hostname", "ssid", "label", "memo", "referrer", "details", "alias"),
-)
 _ZERO_WIDTH = "\u200b"
 _LOOK_ALIKES = str.maketrans("aeiocp", "аеіоср")  # noqa: RUF001 - Cyrillic, wanted
 _DIGITS_FOR_LETTERS = str.maketrans("aeiost", "431057")
@@ -127,15 +112,17 @@ def _carried(text: str, body: str, chance: Random) -> str:
 
 
 def _in_a_record(text: str, record: dict[str, object], chance: Random) -> str:
+    """Add a field; what stands under a key already stays, for it may be what tells."""
     pairs = list(record.items())
-    pairs.insert(chance.randrange(len(pairs) + 1), (chance.choice(_KEYS), text))
+    key = chance.choice([key for key in _TEXTS["keys"] if key not in record] or ["x-comment"])
+    pairs.insert(chance.randrange(len(pairs) + 1), (key, text))
     return json.dumps(dict(pairs), ensure_ascii=False)
 
 
 def _in_a_line(text: str, body: str, chance: Random) -> str:
     """Write `text` behind the event as loggers would, or put both into one record, as gateways do."""
     line = " ".join(text.splitlines())
-    key = chance.choice(_KEYS)
+    key = chance.choice(_TEXTS["keys"])
     if chance.random() < 0.3:
         pairs = [(key, text), (chance.choice(("event", "message", "log", "raw", "payload")), body)]
         chance.shuffle(pairs)

@@ -44,6 +44,13 @@ def test_strangers_write_into_a_ninth_of_the_events() -> None:
     assert 70 < sum(len(body) > len(line) for body in disturbed) < 150
 
 
+def test_what_a_record_says_is_not_written_over() -> None:
+    record = {"name": "nc.exe", "path": "/tmp/x", "query": "q", "comment": "c", "label": "l", "description": "d"}  # noqa: S108
+    drawn = [noise._in_a_record("all is well", record, Random(n)) for n in range(100)]
+
+    assert all(record.items() <= json.loads(body).items() and "all is well" in body for body in drawn)
+
+
 def test_a_part_of_a_harmless_event_is_written_into_another() -> None:
     assert any("apt download" in disturb(RECORD, LABELS, PLAIN, Random(n)) for n in range(500))
 
