@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from threading import Condition, Event
 
@@ -118,17 +119,16 @@ def test_more_than_may_be_in_flight_at_once_arrives_in_order(broker: Mosquitto) 
 def test_what_is_published_while_the_broker_is_killed_and_restarted_arrives(start: Start, tmp_path: Path) -> None:
     broker = start("allow_anonymous true\nautosave_on_changes true\n")  # it keeps the subscription at least
     subscriber = Subscriber(broker.port)
-    outlet = sink(tmp_path, publishing(broker))
-    outlet.deposit(numbered(0, 100))
-    subscriber.until(numbered(0, 100))
+    with closing(sink(tmp_path, publishing(broker))) as outlet:
+        outlet.deposit(numbered(0, 100))
+        subscriber.until(numbered(0, 100))
 
-    broker.stop(signal.SIGKILL)
-    for epoch in range(1, 6):
-        outlet.deposit(numbered(epoch * 100, epoch * 100 + 100))
-    broker.start()
+        broker.stop(signal.SIGKILL)
+        for epoch in range(1, 6):
+            outlet.deposit(numbered(epoch * 100, epoch * 100 + 100))
+        broker.start()
 
-    subscriber.until(numbered(100, 600))
-    outlet.close()
+        subscriber.until(numbered(100, 600))
     subscriber.close()
 
 

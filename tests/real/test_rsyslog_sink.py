@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -63,10 +64,9 @@ def ids(server: Rsyslog) -> list[str]:
 
 def test_rsyslog_reads_back_what_was_written(start: Start, tmp_path: Path) -> None:
     server = start()
-    outlet = sink(tmp_path, lambda: SiemCarrier("127.0.0.1", server.port))
 
-    outlet.deposit([verdict(text=ODD, fields={"target": (ODD,)})])
-    outlet.close()
+    with closing(sink(tmp_path, lambda: SiemCarrier("127.0.0.1", server.port))) as outlet:
+        outlet.deposit([verdict(text=ODD, fields={"target": (ODD,)})])
 
     (found,) = wait_until(server.messages, "the message")
     data = found["$!"]["rfc5424-sd"]["verdict@32473"]
@@ -95,16 +95,15 @@ def test_rsyslog_reads_cef_behind_its_header(start: Start) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_of_rsyslog_costs_no_verdict(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     server = start()
-    outlet = sink(tmp_path, lambda: SiemCarrier("127.0.0.1", server.port))
-    outlet.deposit(verdicts(0, 200))
-    outlet.deposit(verdicts(200, 400))
-    server.stop(number)
-    outlet.deposit(verdicts(400, 600))
+    with closing(sink(tmp_path, lambda: SiemCarrier("127.0.0.1", server.port))) as outlet:
+        outlet.deposit(verdicts(0, 200))
+        outlet.deposit(verdicts(200, 400))
+        server.stop(number)
+        outlet.deposit(verdicts(400, 600))
 
-    server.start()
-    wanted = {f"o.{n}" for n in range(600)}
-    wait_until(lambda: wanted <= set(ids(server)), "every verdict")
-    outlet.close()
+        server.start()
+        wanted = {f"o.{n}" for n in range(600)}
+        wait_until(lambda: wanted <= set(ids(server)), "every verdict")
 
 
 def test_verdicts_reach_rsyslog_over_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path) -> None:
@@ -118,9 +117,7 @@ def test_verdicts_reach_rsyslog_over_tls_with_certificates_on_both_sides(start: 
         issued.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
     server = start(folder)
     tls = client_context("siem", *(str(folder / name) for name in ("ca.pem", "client.pem", "client.key")))
-    outlet = sink(tmp_path, lambda: SiemCarrier("127.0.0.1", server.port, tls))
 
-    outlet.deposit(verdicts(0, 100))
-
-    wait_until(lambda: {f"o.{n}" for n in range(100)} <= set(ids(server)), "every verdict")
-    outlet.close()
+    with closing(sink(tmp_path, lambda: SiemCarrier("127.0.0.1", server.port, tls))) as outlet:
+        outlet.deposit(verdicts(0, 100))
+        wait_until(lambda: {f"o.{n}" for n in range(100)} <= set(ids(server)), "every verdict")

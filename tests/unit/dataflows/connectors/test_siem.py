@@ -1,5 +1,6 @@
 import ssl
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from time import monotonic, sleep
@@ -74,7 +75,7 @@ def test_what_a_receiver_took_and_did_not_read_before_it_died_is_sent_again(rece
 
 def test_an_idle_courier_sends_again_without_waiting_for_the_next_event(receiver: Receiver, tmp_path: Path) -> None:
     receiver.reads = False
-    sink: CourierSink[bytes] = CourierSink(
+    outlet: CourierSink[bytes] = CourierSink(
         "siem",
         lambda: SiemCarrier("127.0.0.1", receiver.port),
         list,
@@ -82,15 +83,15 @@ def test_an_idle_courier_sends_again_without_waiting_for_the_next_event(receiver
         stop=Event(),
         limits=Limits(backoff=Backoff(first_s=0.05, most_s=0.1)),
     )
-    sink.deposit([b"the last for a long time"])
-    receiver.until(lambda: receiver.connected > 0)  # or it is no connection that dies
-    receiver.stop()
-    receiver.reads = True
-    receiver.start()
+    with closing(outlet):
+        outlet.deposit([b"the last for a long time"])
+        receiver.until(lambda: receiver.connected > 0)  # or it is no connection that dies
+        receiver.stop()
+        receiver.reads = True
+        receiver.start()
 
-    receiver.until(lambda: bool(receiver.messages))
-    assert receiver.messages == [b"the last for a long time"]
-    sink.close()
+        receiver.until(lambda: bool(receiver.messages))
+        assert receiver.messages == [b"the last for a long time"]
 
 
 def test_what_a_connection_has_outlived_is_not_sent_again(receiver: Receiver) -> None:
