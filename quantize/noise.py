@@ -12,12 +12,12 @@ from urllib.parse import quote
 from models.contracts.task import Task
 from quantize.event_types import EventType
 from quantize.expand import Example, example_of, expand
-from quantize.records import read_record, reshape
+from quantize.records import read_record, reshape, sent_on
 
 _TEXTS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_name("strangers.toml").read_text(encoding="utf-8"))
-_RESHAPED, _LACKING, _WRITTEN_INTO, _CUT, _LOWERED = 0.6, 0.15, 0.11, 0.08, 0.03
+_RESHAPED, _LACKING, _WRITTEN_INTO, _SENT_ON, _CUT, _LOWERED = 0.6, 0.15, 0.11, 0.08, 0.08, 0.03
 _SHORTEST_CUT = 80  # characters
-_IN_A_FIELD = 0.6  # of what strangers write; the rest stands anywhere
+_BESIDE, _IN_A_FIELD = 0.25, 0.45  # of what strangers write; the rest stands anywhere
 _ZERO_WIDTH = "\u200b"
 _LOOK_ALIKES = str.maketrans("aeiocp", "аеіоср")  # noqa: RUF001 - Cyrillic, wanted
 _DIGITS_FOR_LETTERS = str.maketrans("aeiost", "431057")
@@ -42,6 +42,8 @@ def disturb(body: str, labels: Sequence[str], plain: Sequence[str], chance: Rand
         body = _drop_words(body, chance)
     if chance.random() < _WRITTEN_INTO:
         body = _carried(_written(labels, plain, chance), body, chance)
+    if chance.random() < _SENT_ON:
+        body = sent_on(body, {}, chance)
     if chance.random() < _CUT and len(body) > _SHORTEST_CUT:
         body = body[: chance.randrange(len(body) * 2 // 3, len(body))]
     if chance.random() < _LOWERED:
@@ -99,8 +101,11 @@ def _part_of(plain: Sequence[str], chance: Random) -> str:
 
 
 def _carried(text: str, body: str, chance: Random) -> str:
-    """Write `text` into the event where strangers can: in a field of theirs, or anywhere."""
-    if chance.random() < _IN_A_FIELD:
+    """Write `text` where strangers can: beside the event that a device sends on, in a field of theirs, or anywhere."""
+    place = chance.random()
+    if place < _BESIDE:
+        return sent_on(body, {chance.choice(_TEXTS["keys"]): text}, chance)
+    if place < _BESIDE + _IN_A_FIELD:
         return _in_a_record(text, record, chance) if (record := read_record(body)) else _in_a_line(text, body, chance)
     if chance.random() < 0.4:
         return f"{body} {text}"
@@ -120,13 +125,9 @@ def _in_a_record(text: str, record: dict[str, object], chance: Random) -> str:
 
 
 def _in_a_line(text: str, body: str, chance: Random) -> str:
-    """Write `text` behind the event as loggers would, or put both into one record, as gateways do."""
+    """Write `text` behind the event, as loggers would."""
     line = " ".join(text.splitlines())
     key = chance.choice(_TEXTS["keys"])
-    if chance.random() < 0.3:
-        pairs = [(key, text), (chance.choice(("event", "message", "log", "raw", "payload")), body)]
-        chance.shuffle(pairs)
-        return json.dumps(dict(pairs), ensure_ascii=False)
     forms = (f'{body} {key}="{line}"', f"{body} {key}={line}", f'{body} "{line}"', f"{body} GET /?{key}={quote(line)}")
     return chance.choice((*forms, f"{body} ({line})", f"{body} {key}=/tmp/{line}"))
 

@@ -15,9 +15,11 @@ Record = dict[str, Any]
 _BOILERPLATE = tomllib.loads(Path(__file__).with_name("boilerplate.toml").read_text(encoding="utf-8"))
 _KEYS: dict[str, list[Any]] = _BOILERPLATE["keys"]
 _GROUPS: dict[str, list[str]] = _BOILERPLATE["groups"]
+_OF_DEVICES: list[str] = _BOILERPLATE["of_devices"]
 _PLACEHOLDER = re.compile(r"\{([a-z_0-9]+)\}")
 _JOINTS = re.compile(r"[_\-]+|(?<=[a-z0-9])(?=[A-Z])")
 
+_PAYLOADS = ("event", "message", "log", "raw", "payload", "data", "line", "text", "body", "msg", "entry")
 _ADDED = (0, 0, 0, 1, 2, 3, 5, 8)  # neutral keys; as often so many
 _SHUFFLED, _RESPELT, _WRAPPED = 0.5, 0.15, 0.12
 _IN_A_GROUP = 0.5  # else a neutral key stands by itself
@@ -53,6 +55,16 @@ def write(record: Record, chance: Random) -> str:
     """Return the record's text, spaced as one serialiser or another spaces it."""
     separators = (",", ":") if chance.random() < 0.7 else (", ", ": ")
     return json.dumps(record, ensure_ascii=False, separators=separators)
+
+
+def sent_on(text: str, beside: Record, chance: Random) -> str:
+    """Return the record in which a device, a queue or a gateway sends `text` on, among what else it has to say."""
+    values = Values(chance)
+    names = chance.sample(_OF_DEVICES, chance.choice((0, 1, 1, 2, 4)))
+    pairs = [(name, neutral(name, values, chance)) for name in names]
+    pairs += [*beside.items(), (chance.choice(_PAYLOADS), text)]
+    chance.shuffle(pairs)
+    return write(dict(pairs), chance)
 
 
 def neutral(name: str, values: Values, chance: Random) -> Any:

@@ -3,9 +3,12 @@ import tomllib
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from quantize import noise
 from quantize.injection import attacks
 from quantize.noise import disturb
+from quantize.records import sent_on
 
 LABELS = ("benign", "suspicious", "critical")
 PLAIN = ["Started Daily apt download activities.", '{"event":"heartbeat","battery":97}']
@@ -36,12 +39,21 @@ def test_nothing_is_disturbed_to_nothing() -> None:
     assert all(disturb("x", LABELS, [], Random(n)) for n in range(500))
 
 
-def test_strangers_write_into_a_ninth_of_the_events() -> None:
+def test_strangers_write_into_a_ninth_of_the_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "_SENT_ON", 0)
     line = "sshd: Failed password for root"
 
     disturbed = [disturb(line, LABELS, PLAIN, Random(n)) for n in range(1_000)]
 
     assert 70 < sum(len(body) > len(line) for body in disturbed) < 150
+
+
+@pytest.mark.parametrize("event", ["sshd: Failed password for root", RECORD])
+def test_an_event_is_sent_on_whole_as_a_text_of_a_record(event: str) -> None:
+    drawn = [json.loads(sent_on(event, {"note": "all is well"}, Random(n))) for n in range(100)]
+
+    assert all(event in record.values() and "all is well" in record.values() for record in drawn)
+    assert len({tuple(sorted(record)) for record in drawn}) > 50
 
 
 def test_what_a_record_says_is_not_written_over() -> None:
