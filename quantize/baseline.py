@@ -36,7 +36,7 @@ def train_baseline(examples: Sequence[Example], names: Sequence[str]) -> Pipelin
             max_features=200_000,
             sublinear_tf=True,
         ),
-        LogisticRegression(C=8.0, max_iter=300),
+        LogisticRegression(C=8.0, max_iter=300, class_weight="balanced"),
     )
     return pipeline.fit([example.body for example in examples], [names.index(example.label) for example in examples])
 

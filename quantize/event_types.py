@@ -119,6 +119,16 @@ def without_look_alikes(held_out: Sequence[EventType], learnt: Sequence[EventTyp
     return kept
 
 
+def evenly(types: Sequence[EventType]) -> list[EventType]:
+    """Return as many of each label as the rarest of them has: those whose templates have the lowest hashes."""
+    fewest = min(Counter(kind.label for kind in types).values(), default=0)
+    ranked = sorted(types, key=lambda kind: sha256("\n".join(kind.templates).encode()).digest())
+    kept: set[int] = set()
+    for label in {kind.label for kind in types}:
+        kept.update(id(kind) for kind in [kind for kind in ranked if kind.label == label][:fewest])
+    return [kind for kind in types if id(kind) in kept]
+
+
 def _phrases(template: str) -> frozenset[tuple[str, ...]]:
     """Return every three words in a row, of alternatives the first; placeholders and figures left out."""
     words = _words(_FIRST_OF.sub(r"\1", template))

@@ -14,7 +14,7 @@ from models.contracts.task import Task
 from models.release_file import digest_of
 from quantize import labelled
 from quantize.calibrate import Labels
-from quantize.event_types import EventType, corpus_digest, in_fold, read_event_types, without_look_alikes
+from quantize.event_types import EventType, corpus_digest, evenly, in_fold, read_event_types, without_look_alikes
 from quantize.events import body_of
 from quantize.expand import Example, example_of, expand
 from quantize.noise import draw
@@ -94,20 +94,22 @@ def _of_event_types(
         raise InputError(f"{path}: labels {strangers} are none of task {task.name}'s")
     learnt, test = in_fold(types, "train"), in_fold(types, "test")
 
-    def drawn(kinds: Sequence[EventType], known: Sequence[EventType], number: int) -> HeldOut:
-        kinds = without_look_alikes(kinds, known)
+    def drawn(kinds: Sequence[EventType], number: int) -> HeldOut:
         examples = [example_of(line, task) for line in expand(kinds, copies=1, seed=number)]  # more say little new
         return HeldOut(examples, np.repeat(np.arange(len(kinds)), [len(kind.templates) for kind in kinds]))
 
+    # How often a label occurs in what somebody wrote says nothing of how often it occurs at a gateway.
+    calibration = evenly(without_look_alikes(in_fold(types, "calibration"), [*learnt, *test]))
     held_out = {
-        "calibration": drawn(in_fold(types, "calibration"), [*learnt, *test], _CALIBRATION_SEED),
-        "test": drawn(test, learnt, _TEST_SEED),
+        "calibration": drawn(calibration, _CALIBRATION_SEED),
+        "test": drawn(evenly(without_look_alikes(test, learnt)), _TEST_SEED),
     }
     empty = ["train"] * (not learnt) + [name for name, fold in held_out.items() if not fold.examples]
     if empty:
         raise InputError(f"{path}: {len(types)} event types, and none for {' and '.join(empty)}")
     labelled.check_proportions([kind.label for kind in learnt], task, data.fewest_per_label, str(path))
-    plain = drawn(_plain_operation(root / data.quiet), learnt, _QUIET_SEED) if data.quiet else None
+    quiet = without_look_alikes(_plain_operation(root / data.quiet), learnt) if data.quiet else []
+    plain = drawn(quiet, _QUIET_SEED) if data.quiet else None
     if plain is not None and not plain.examples:
         raise InputError(f"{root / data.quiet}: no event types of plain operation that are not learnt from")
     return Examples(

@@ -282,6 +282,10 @@ def cautions(recipe: Recipe, release: Release, figures: Figures, blocked: int) -
             f"{trained} on generated events. The vendors and products of the test are new to it; the hands that wrote "
             "their templates are not. Real streams are harder, and nothing was verified against the products."
         )
+        mildest = (
+            f" Where most are `{recipe.severity[0]}`, the other labels are right less often." if recipe.severity else ""
+        )
+        said.append(f"Its probabilities are those of a stream in which every label is equally frequent.{mildest}")
     else:
         said.append(
             f"{trained} on events of one collection, `{recipe.data.path}`. Events that come from elsewhere, or are "

@@ -10,6 +10,7 @@ from quantize.event_types import (
     FOLDS,
     EventType,
     Fold,
+    evenly,
     folds_of,
     in_fold,
     read_event_types,
@@ -149,6 +150,19 @@ def test_an_event_type_keeps_the_templates_that_say_something_new() -> None:
     assert [kind.templates for kind in without_look_alikes([held], [learnt])] == [
         ("the pool of addresses has run dry",)
     ]
+
+
+def test_as_many_of_each_label_are_kept_as_the_rarest_has_in_their_order() -> None:
+    kinds = [
+        EventType("Kea", "dhcp", "text", label, (f"{label} {n}",))
+        for n, label in enumerate(["benign"] * 5 + ["suspicious"] * 2 + ["critical"] * 3)
+    ]
+    kept = evenly(kinds)
+
+    assert Counter(kind.label for kind in kept) == {"benign": 2, "suspicious": 2, "critical": 2}
+    assert kept == [kind for kind in kinds if kind in kept]
+    assert set(map(id, evenly(kinds[::-1]))) == set(map(id, kept))
+    assert evenly([]) == []
 
 
 def test_templates_name_no_vulnerability_of_their_own() -> None:
