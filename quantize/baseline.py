@@ -26,8 +26,11 @@ def examples_for_peers(found: Examples, task: Task) -> list[Example]:
     return [example_of(line, task) for line in expand(found.types, copies=_COPIES, seed=_SEED)]
 
 
-def train_baseline(examples: Sequence[Example], names: Sequence[str]) -> Pipeline:
-    """Fit what a good user would try first; its classes are the indices of `names`."""
+def train_baseline(examples: Sequence[Example], names: Sequence[str], *, evenly: bool = False) -> Pipeline:
+    """Fit what a good user would try first; its classes are the indices of `names`.
+
+    With `evenly` labels count alike, however often each occurs: for a peer that is measured on as many of each.
+    """
     pipeline = make_pipeline(
         TfidfVectorizer(
             analyzer="char_wb",
@@ -36,7 +39,7 @@ def train_baseline(examples: Sequence[Example], names: Sequence[str]) -> Pipelin
             max_features=200_000,
             sublinear_tf=True,
         ),
-        LogisticRegression(C=8.0, max_iter=300, class_weight="balanced"),
+        LogisticRegression(C=8.0, max_iter=300, class_weight="balanced" if evenly else None),
     )
     return pipeline.fit([example.body for example in examples], [names.index(example.label) for example in examples])
 

@@ -210,7 +210,8 @@ def _simpler(found: Examples, task: Task, labels: calibrate.Labels, progress: Pr
     names = task.label_names
     learnt = baseline.examples_for_peers(found, task)
     majority = np.full(len(labels), np.bincount(_truth(learnt, names), minlength=len(names)).argmax())
-    n_grams = baseline.choose(baseline.train_baseline(learnt, names), found.test.bodies)
+    peer = baseline.train_baseline(learnt, names, evenly=bool(found.types))
+    n_grams = baseline.choose(peer, found.test.bodies)
     said = {"majority": majority, gate.N_GRAMS: n_grams}
     return [
         Peer(name, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))

@@ -121,12 +121,13 @@ def without_look_alikes(held_out: Sequence[EventType], learnt: Sequence[EventTyp
 
 def evenly(types: Sequence[EventType]) -> list[EventType]:
     """Return as many of each label as the rarest of them has: those whose templates have the lowest hashes."""
-    fewest = min(Counter(kind.label for kind in types).values(), default=0)
-    ranked = sorted(types, key=lambda kind: sha256("\n".join(kind.templates).encode()).digest())
-    kept: set[int] = set()
-    for label in {kind.label for kind in types}:
-        kept.update(id(kind) for kind in [kind for kind in ranked if kind.label == label][:fewest])
-    return [kind for kind in types if id(kind) in kept]
+    ranks = [sha256("\n".join(kind.templates).encode()).digest() for kind in types]
+    by_label: dict[str, list[bytes]] = {}
+    for kind, rank in zip(types, ranks, strict=True):
+        by_label.setdefault(kind.label, []).append(rank)
+    fewest = min(map(len, by_label.values()), default=0)
+    highest = {label: sorted(found)[fewest - 1] for label, found in by_label.items()}
+    return [kind for kind, rank in zip(types, ranks, strict=True) if rank <= highest[kind.label]]
 
 
 def _phrases(template: str) -> frozenset[tuple[str, ...]]:

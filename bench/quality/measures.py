@@ -59,7 +59,8 @@ class Shipped:
 
     @cache  # noqa: B019
     def n_grams(self) -> Any:
-        return baseline.train_baseline(baseline.examples_for_peers(self.examples, self.task), self.names)
+        learnt = baseline.examples_for_peers(self.examples, self.task)
+        return baseline.train_baseline(learnt, self.names, evenly=bool(self.examples.types))
 
 
 @cache

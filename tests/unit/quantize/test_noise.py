@@ -48,6 +48,14 @@ def test_strangers_write_into_a_ninth_of_the_events(monkeypatch: pytest.MonkeyPa
     assert 70 < sum(len(body) > len(line) for body in disturbed) < 150
 
 
+def test_a_twelfth_of_the_events_is_sent_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "_WRITTEN_INTO", 0)
+
+    disturbed = [disturb("sshd: Failed password for root", LABELS, PLAIN, Random(n)) for n in range(1_000)]
+
+    assert 50 < sum(body.startswith("{") for body in disturbed) < 120
+
+
 @pytest.mark.parametrize("event", ["sshd: Failed password for root", RECORD])
 def test_an_event_is_sent_on_whole_as_a_text_of_a_record(event: str) -> None:
     drawn = [json.loads(sent_on(event, {"note": "all is well"}, Random(n))) for n in range(100)]
