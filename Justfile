@@ -26,10 +26,14 @@ test *arguments: check
 
 # The tests of training, which CI leaves out: in an environment of its own, for torch is gigabytes
 [no-exit-message]
-test-training *arguments:
+test-training *arguments: training
+    build/training/bin/python -m pytest tests/training "$@"
+
+# The environment that trains
+[no-exit-message, private]
+training:
     test -x build/training/bin/python || python -m venv build/training
     build/training/bin/python requirements/install.py training quantize.txt
-    build/training/bin/python -m pytest tests/training "$@"
 
 # What needs no running: style, types, one-way imports
 check:
@@ -63,14 +67,17 @@ bench *arguments:
 bench-quality *arguments:
     python -m bench.quality "$@"
 
-# Make a release by a recipe: train, convert, compress, calibrate, measure, gate, package (in an environment of its own)
+# Measure the verdict cache, what it saves and where it is wrong; writes build/bench-cache.json
 [no-exit-message]
-quantize recipe="recipes/soc-triage.toml" *arguments:
-    test -x build/training/bin/python || python -m venv build/training
-    build/training/bin/python requirements/install.py training quantize.txt
-    build/training/bin/python -m quantize run "$@"
+bench-cache *arguments:
+    python -m bench.cache "$@"
 
-# Write the figures of build/bench.json and build/bench-quality.json into the README
+# Make a release by a recipe: train, convert, compress, calibrate, measure, gate, package (in an environment of its own)
+[no-cd, no-exit-message]
+quantize recipe=(justfile_directory() / "recipes/soc-triage.toml") *arguments: training
+    PYTHONSAFEPATH=1 exec {{ quote(justfile_directory() / "build/training/bin/python") }} -m quantize run "$@"
+
+# Write the figures that the benches left in build/ into the README
 figures:
     python -m bench.figures
 

@@ -209,7 +209,7 @@ def read_config(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; `python -m edge init` writes one") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; `python -m edge init` writes one") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; wanted a file that we may read") from error
     except UnicodeDecodeError as error:
@@ -238,6 +238,7 @@ def read_password(where: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{where}: `password_file` {path} cannot be read: {error}; look at the path and its owner"
+            f"{where}: `password_file` {path} cannot be read: {said}; look at the path and its owner"
         ) from error

@@ -22,7 +22,8 @@ def policy_in_force(config: Config, release: Release) -> Policy:
         try:
             text = Path(where).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where}: cannot be read: {error}; mend `policy_file`, or leave it out") from error
+            said = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{where}: cannot be read: {said}; mend `policy_file`, or leave it out") from error
         policy = decode_toml(text, Policy, where)
     unknown = sorted(set(policy.accept_at_by_label) - set(release.task.label_names))
     if unknown:

@@ -11,7 +11,7 @@ from models.contracts.task import Task
 from models.contracts.wire import decode_json, decode_toml
 from models.fields import ABSENT
 from models.llama import Model
-from models.seal import check_seal
+from models.seal import check_seal, is_sealed
 
 SHIPPED = Path(__file__).parent / "releases"
 _CHUNK_BYTES = 1 << 20
@@ -33,6 +33,8 @@ def release_path(release: str | Path) -> Path:
     shipped = SHIPPED / f"{release}.gguf"
     if shipped.is_file():
         return shipped
+    if path.is_dir():
+        raise ConfigError(f"model `{release}`: is a folder; give the path of a GGUF in it")
     names = sorted(found.stem for found in SHIPPED.glob("*.gguf"))
     raise ConfigError(
         f"model `{release}`: no such file, and no shipped release of that name (there is {names}); "
@@ -44,9 +46,11 @@ def check_digest(path: Path, sha256: str) -> None:
     """Compare a file with the digest it should have; no digest, no comparison.
 
     Raises:
-        UntrustedError: it is another file.
+        UntrustedError: it is another file, or damaged.
     """
     if sha256 and (found := digest_of(path)) != sha256.lower():
+        if is_sealed(path):
+            check_seal(path)  # it may be damaged, and then no digest is right
         raise UntrustedError(
             f"{path}: hashes to {found}, the configuration wants {sha256.lower()}; refused it: after an upgrade set "
             f'`model.sha256 = "{found}"`, else somebody changed the file'
@@ -65,7 +69,7 @@ def digest_of(path: Path) -> str:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
 
 
@@ -102,7 +106,9 @@ def read_release(model: Model, task_file: str = "") -> Release:
     try:
         task = decode_toml(Path(task_file).read_text(encoding="utf-8"), Task, task_file)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{task_file}: the task file cannot be read: {error}") from error
+        raise ConfigError(
+            f"{task_file}: the task file cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     kind = Prompt(kind="encoder") if model.pools_to_labels else Prompt(kind="chat")
     return Release(name=task.name, number=1, task=task, prompt=kind)
 

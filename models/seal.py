@@ -38,6 +38,19 @@ def seal(path: Path) -> str:
     return digest
 
 
+def is_sealed(path: Path) -> bool:
+    """Tell whether a file holds a seal, whole or broken.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return _place(file.fileno(), os.fstat(file.fileno()).st_size) is not None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def check_seal(path: Path) -> None:
     """Compare a file with the digest that it holds.
 
@@ -53,7 +66,7 @@ def check_seal(path: Path) -> None:
             file.seek(place)
             said = file.read(64)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     if said != digest.encode():
         raise UntrustedError(
             f"{path}: hashes to {digest}, its seal says {said.decode('ascii', 'replace')}; it was changed or damaged "

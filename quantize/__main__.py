@@ -1,5 +1,11 @@
 """`python -m quantize`."""
 
-from quantize.main import cli
+import sys
 
-cli(prog_name="python -m quantize")
+try:
+    from quantize.main import cli
+
+    cli(prog_name="python -m quantize")
+except KeyboardInterrupt:  # while modules are loaded, which takes a second; later on the commands say it
+    sys.stderr.write("quantize: interrupted\n")
+    sys.exit(130)

@@ -20,6 +20,11 @@ from quantize.recipe import Recipe, TrainDecoder, TrainEncoder, TrainFromScratch
 from quantize.steps import Code, Steps
 
 LLAMA_CPP = "llama-cpp-python"
+_ASKED = (
+    *("encoder", "decoder", "wording", "roles", "heads", "labels", "calibration", "llama", "vocabulary"),
+    *("prompt", "transcript", "scribe", "lane", "ends", "window", "precedents"),
+)
+ASKED_BY = (Code("quantize.ask"), *(Code(f"models.{name}") for name in _ASKED))
 _MOST_LISTED = 8  # names, in an error
 _CONVERTED_BY = (
     *(Code(f"quantize.{name}") for name in ("convert", "llama_convert", "round_trip", "pretrained")),
@@ -97,7 +102,7 @@ def _trained(
 
         ours = ("scratch", "train", "network", "warm_start", "teacher", "baseline", "ask", "vocabulary")
         code = [Code(f"quantize.{name}") for name in ours]
-        taught_by = [release_path(taught.teacher)] if taught.teacher else []
+        taught_by = (release_path(taught.teacher), *ASKED_BY, versions_of(LLAMA_CPP)) if taught.teacher else ()
         return steps.run("train", [training, *taught_by, *drawn, *code, _trained_with("scikit-learn")], work)
     assert base is not None
     if isinstance(training, TrainEncoder):

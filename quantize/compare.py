@@ -11,7 +11,7 @@ from models.contracts.release import Release
 from models.contracts.task import Task
 from quantize import options
 from quantize.events import body_of, is_labelled, read_events
-from quantize.labelled import read_labelled
+from quantize.labelled import contradictions, read_labelled
 from quantize.progress import Progress
 from quantize.terminal import Sentences, show
 
@@ -37,8 +37,9 @@ def compare_command(
     """Compare releases A and B, shipped releases' names or GGUFs' paths, on the same events.
 
     Says on how many events their labels differ, which label of A became which of B, and shows those of which both are
-    the surest. Where the first line of the file is JSON with `text` and `label`, all lines have to be, and it says
-    which of the two is right more often than chance would be; with --jsonl, or elsewhere, nothing is known to be true.
+    the surest. Where the first line of the file is JSON with `text` or `label`, all lines have to be with both, and it
+    says which of the two is right more often than chance would be; with --jsonl, or elsewhere, nothing is known to be
+    true.
 
     Exits 0 when they were compared, 2 when a release or the file cannot be used, or the labels are not the same.
 
@@ -55,12 +56,12 @@ def compare_command(
     sides = [named_release(a), named_release(b)]
     (_, one), (_, other) = sides
     columns = same_labels(one, other)
-    texts, truth, left_out = _read(events, field, one.task)
+    texts, truth, doubt = _read(events, field, one.task)
     bodies = [body_of(text) for text in texts]
     said = []
     with Progress() as progress:
-        if left_out:
-            progress.tell(left_out)
+        if doubt:
+            progress.tell(doubt)
         for path, release in sides:
             with ask.Asked(path, release, fields=False, context_tokens=context_tokens) as classifier:
                 said.append(ask.answers_of(classifier, bodies, progress.bar(release.title)).probabilities)
@@ -74,12 +75,12 @@ def compare_command(
 
 
 def _read(path: Path, field: str, task: Task) -> tuple[list[str], list[str] | None, str]:
-    """Return the texts, what is true of each where the file says it, and what is to be said of the other lines."""
+    """Return the texts, what is true of each where the file says it, and a sentence on what is doubtful, if any."""
     if field or not is_labelled(path):
         found = read_events(path, field)
         return found.texts, None, found.left_out(path, field)
     labelled = read_labelled(path, task)
-    return [event.text for event in labelled], [event.label for event in labelled], ""
+    return [event.text for event in labelled], [event.label for event in labelled], contradictions(labelled, str(path))
 
 
 def same_labels(a: Release, b: Release) -> list[int]:

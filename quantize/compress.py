@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from models.llama import quantize_file
 from quantize.recipe import Candidate, Compression
+from quantize.steps import told_by_the_system
 
 _WHOLE = ("F32", "F16")  # norms, biases and tables of positions stay as they are
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
@@ -47,10 +48,12 @@ def compress(source: Path, target: Path, candidate: Candidate) -> Compressed:
 
     Raises:
         InputError: llama.cpp refuses it.
+        OSError: there is no room for it.
     """
     unfinished = target.with_name(target.name + ".unfinished")
     try:
-        quantize_file(source, unfinished, candidate.type, embedding=candidate.embedding, output=candidate.output)
+        with told_by_the_system(target.parent):
+            quantize_file(source, unfinished, candidate.type, embedding=candidate.embedding, output=candidate.output)
         fallbacks = _fallbacks(unfinished, candidate)
         unfinished.rename(target)
     finally:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from models.contracts.errors import ConfigError, InputError
+from quantize.steps import told_by_the_system
 
 ROOT = Path(__file__).parent.parent
 _LAST_WORDS = 4  # lines
@@ -34,17 +35,19 @@ def convert(checkpoint: Path, target: Path) -> None:
 
     Raises:
         InputError: llama.cpp does not know the architecture, or the folder is incomplete.
+        OSError: there is no room for it.
     """
     unfinished = target.with_name(target.name + ".unfinished")
     command = [sys.executable, "-m", "quantize.llama_convert", str(llama_cpp_source()), str(checkpoint.absolute())]
     try:
-        done = subprocess.run(
-            [*command, str(unfinished.absolute())],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
-        )  # fmt: skip
-        if done.returncode or not unfinished.is_file():
-            said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-            raise InputError(f"{checkpoint}: llama.cpp does not convert it: {_reason(said)}")
+        with told_by_the_system(target.parent):
+            done = subprocess.run(
+                [*command, str(unfinished.absolute())],
+                cwd=ROOT, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
+            )  # fmt: skip
+            if done.returncode or not unfinished.is_file():
+                said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+                raise InputError(f"{checkpoint}: llama.cpp does not convert it: {_reason(said)}")
         unfinished.rename(target)
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{checkpoint}: the conversion took more than {_TIMEOUT_S:g} s; stopped it") from error

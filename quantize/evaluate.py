@@ -33,6 +33,7 @@ _MOST_FOR_SPEED = 200
 _MOST_FOR_MEMORY = 64  # a whole batch, as under a backlog
 _INJECTION_SEED = 76
 _LEAST = 1e-12  # a probability that has a logarithm
+_UNTOLD = measure.Estimate(1.0, 0.0, 1.0)  # where witnesses are too few: the largest error that there can be
 
 
 class Labels(Struct, frozen=True):
@@ -67,7 +68,7 @@ def trial_of(
         candidate=candidate,
         megabytes=file.stat().st_size / 1e6,
         label_flips=float((after.chosen != np.array(before.chosen)).mean()),
-        calibration_error=_calibration_error(fitted, truth, few.witnesses),
+        calibration_error=_calibration_error(fitted, truth, few.witnesses).value,
         events_per_s=ask.events_per_s(file, draft, _spread(few.bodies)),
         fallbacks=_fallbacks(file),
     )
@@ -97,7 +98,6 @@ def measured(
     task, names = release.task, release.task.label_names
     kinds, labels = len(names), _truth(test.examples, names)
     seen = ask.ask(small, release, test.bodies, fields=True, tick=progress.bar("held-out events"))
-    full = ask.ask(whole, release, test.bodies, tick=progress.bar("the same by the 16-bit model"))
     accepted = calibrate.accepted(release.policy, seen.probabilities, seen.masses, names)
     wrong = seen.chosen != labels
     read_off = _with_known_fields(found, task, seen.chosen)
@@ -111,7 +111,7 @@ def measured(
         accuracy=measure.estimate_of_share(~wrong, test.witnesses),
         macro_f1=measure.estimate_of_macro_f1(seen.chosen, labels, test.witnesses, kinds),
         ece=measure.estimate_of_error(
-            lambda at: calibrate.expected_calibration_error(seen.probabilities[at], labels[at]), test.witnesses
+            lambda at: calibrate.expected_calibration_error(seen.probabilities[at], labels[at]), test.witnesses, ~wrong
         ),
         calibration_error=_calibration_error(seen.probabilities, labels, test.witnesses),
         by_label=measure.label_scores(seen.chosen, labels, names),
@@ -121,7 +121,7 @@ def measured(
         peers=[*_simpler(found, release.task, labels, progress), *_older(release, found, progress)],
         fields=measure.field_scores(given, wanted_fields, [field.name for field in task.fields]) if read_off else {},
         wrong_values=measure.with_a_wrong_value(given, wanted_fields),
-        label_flips=float((seen.chosen != full.chosen).mean()),
+        label_flips=_label_flips(wanted, release, whole, seen, bodies=test.bodies, progress=progress),
         accepted=float(accepted.mean()),
         error_among_accepted=float(wrong[accepted].mean()) if accepted.any() else 0.0,
         accepted_witnesses=len(np.unique(test.witnesses[accepted])),
@@ -135,7 +135,7 @@ def measured(
         megabytes=trial.megabytes,
         events_per_s=ask.events_per_s(small, release, _spread(test.bodies)),
         resident_megabytes=_resident_alone(small, release, _spread(test.bodies, _MOST_FOR_MEMORY)) / 1e6,
-        machine=_machine(),
+        machine=machine(),
     )
 
 
@@ -163,13 +163,20 @@ def _with_known_fields(found: Examples, task: Task, chosen: calibrate.Labels) ->
     ]
 
 
-def _calibration_error(probabilities: calibrate.Floats, labels: calibrate.Labels, witnesses: calibrate.Labels) -> float:
-    """Return the error; where there are too few witnesses to tell, the largest that there can be.
+def _calibration_error(
+    probabilities: calibrate.Floats, labels: calibrate.Labels, witnesses: calibrate.Labels
+) -> measure.Estimate:
+    return calibrate.calibration_error(probabilities, labels, witnesses) or _UNTOLD
 
-    The record of a step is JSON and holds no NaN.
-    """
-    found = calibrate.calibration_error(probabilities, labels, witnesses)
-    return 1.0 if np.isnan(found) else found
+
+def _label_flips(
+    wanted: Recipe, release: Release, whole: Path, seen: Answers, *, bodies: Sequence[str], progress: Progress
+) -> float | None:
+    """Return the share of labels that the 16-bit model gives otherwise; a model that came finished was never one."""
+    if wanted.base.kind == "gguf":
+        return None
+    before = ask.ask(whole, release, bodies, tick=progress.bar("the same by the 16-bit model"))
+    return float((seen.chosen != before.chosen).mean())
 
 
 def _injections(
@@ -222,7 +229,7 @@ def _simpler(found: Examples, task: Task, labels: calibrate.Labels, progress: Pr
 def _older(release: Release, found: Examples, progress: Progress) -> list[Peer]:
     """Measure the release that is shipped under this name now, if it is older and answers with the same labels.
 
-    Other data had other folds: what is held out now, it may have learnt from, and its name says so.
+    Where it held out other events, it may have learnt from these, and its name says so.
     """
     path = SHIPPED / f"{release.name}.gguf"
     if not path.is_file():
@@ -234,9 +241,17 @@ def _older(release: Release, found: Examples, progress: Progress) -> list[Peer]:
         return []
     chosen = ask.ask(path, older, found.test.bodies, tick=progress.bar(older.title)).chosen
     labels = _truth(found.test.examples, names)
-    same_data = older.provenance.get("data_sha256") == found.digest
-    name = older.title if same_data else f"{older.title}, which may have learnt from some of these events"
+    same = _held_out_the_same(older, found)
+    name = older.title if same else f"{older.title}, which may have learnt from some of these events"
     return [Peer(name, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))]
+
+
+def _held_out_the_same(older: Release, found: Examples) -> bool:
+    """Tell whether a release was measured on these events; one that does not say it was made from the same data."""
+    told = older.provenance
+    if "held_out_sha256" in told:
+        return told["held_out_sha256"] == found.test.digest
+    return told.get("data_sha256") == found.digest
 
 
 def _golden(
@@ -294,7 +309,8 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return the processor and how many threads it runs: speed and memory are of them."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return f"{line.partition(':')[2].strip()}, {os.cpu_count()} threads"

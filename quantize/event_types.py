@@ -119,6 +119,15 @@ def without_look_alikes(held_out: Sequence[EventType], learnt: Sequence[EventTyp
     return kept
 
 
+def of_other_vendors(
+    plain: Sequence[EventType], learnt: Sequence[EventType], corpus: Sequence[EventType]
+) -> list[EventType]:
+    """Drop the event types of `plain` that are of a vendor of `learnt`; groups are made of all products there are."""
+    groups = product_groups(kind.product for kind in (*plain, *corpus))
+    known = {group for kind in learnt for group in groups[kind.product]}
+    return [kind for kind in plain if known.isdisjoint(groups[kind.product])]
+
+
 def evenly(types: Sequence[EventType]) -> list[EventType]:
     """Return as many of each label as the rarest of them has: those whose templates have the lowest hashes."""
     ranks = [sha256("\n".join(kind.templates).encode()).digest() for kind in types]

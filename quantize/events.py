@@ -1,5 +1,6 @@
 """Events as a file has them, and what a gateway would hand to a model of each: its body, without the header."""
 
+from codecs import BOM_UTF8
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def read_events(path: Path, field: str = "") -> Events:
         ConfigError: the file cannot be read.
         InputError: no line of it has a text.
     """
-    lines = [line for line in _read(path).split(b"\n") if line.strip()]
+    lines = [line for line in content_of(path).split(b"\n") if line.strip()]
     found = [_text_at(line, field) if field else line.decode("utf-8", "replace").rstrip("\r") for line in lines]
     texts = [text for text in found if text is not None]
     if not texts:
@@ -44,17 +45,19 @@ def read_events(path: Path, field: str = "") -> Events:
 
 
 def is_labelled(path: Path) -> bool:
-    """Tell whether a file means to be labelled events: its first line is JSON with `text` and `label`.
+    """Tell whether a file means to be labelled events: its first line is JSON with `text` or `label`.
+
+    Where one of the two is missing, it is misspelt: as plain lines a model would read the labels, too.
 
     Raises:
         ConfigError: the file cannot be read.
     """
-    first = next((line for line in _read(path).split(b"\n") if line.strip()), b"")
+    first = next((line for line in content_of(path).split(b"\n") if line.strip()), b"")
     try:
         row = msgspec.json.decode(first)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
-    return isinstance(row, dict) and "text" in row and "label" in row
+    return isinstance(row, dict) and ("text" in row or "label" in row)
 
 
 def body_of(text: str) -> str:
@@ -73,9 +76,14 @@ def parted(text: str) -> tuple[str, str]:
     return whole[: len(whole) - alike], body
 
 
-def _read(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
+    """Return what a file holds, without the byte order mark that editors on Windows write.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        return path.read_bytes()
+        return path.read_bytes().removeprefix(BOM_UTF8)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 

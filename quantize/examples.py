@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -14,8 +15,16 @@ from models.contracts.task import Task
 from models.release_file import digest_of
 from quantize import labelled
 from quantize.calibrate import Labels
-from quantize.event_types import EventType, corpus_digest, evenly, in_fold, read_event_types, without_look_alikes
-from quantize.events import body_of
+from quantize.event_types import (
+    EventType,
+    corpus_digest,
+    evenly,
+    in_fold,
+    of_other_vendors,
+    read_event_types,
+    without_look_alikes,
+)
+from quantize.events import body_of, content_of
 from quantize.expand import Example, example_of, expand
 from quantize.noise import draw
 from quantize.recipe import Data
@@ -37,6 +46,18 @@ class HeldOut(Struct, frozen=True):
     def bodies(self) -> list[str]:
         return [example.body for example in self.examples]
 
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 over the bodies in any order."""
+        return sha256(b"\0".join(sorted(body.encode() for body in self.bodies))).hexdigest()
+
+
+class _Foreign(Struct):
+    """A text that the task is not about."""
+
+    kind: str
+    text: str
+
 
 class Examples(Struct, frozen=True):
     """The folds of one data set."""
@@ -49,6 +70,7 @@ class Examples(Struct, frozen=True):
     digest: str
     quiet: HeldOut | None = None  # plain operation
     types: list[EventType] = []  # that are learnt from, where the data are event types
+    doubt: str = ""  # what is to be said of the data, where something is doubtful
 
 
 def examples_of(data: Data, root: Path, task: Task, seed: int) -> Examples:
@@ -67,7 +89,7 @@ def examples_of(data: Data, root: Path, task: Task, seed: int) -> Examples:
     events = labelled.read_labelled(path, task, data.group_by)
     folds = labelled.part(events, test=data.test, calibration=data.calibration, where=str(path))
     labels = [event.label for event in folds["train"]]
-    labelled.check_proportions(labels, task, data.fewest_per_label, str(path))
+    labelled.check_proportions(labels, task, data.fewest_per_label, str(path), of=len(events))
     learnt = [_example(event, task) for event in folds["train"]]
     return Examples(
         draw=lambda _: learnt,
@@ -76,6 +98,7 @@ def examples_of(data: Data, root: Path, task: Task, seed: int) -> Examples:
         foreign=foreign,
         foreign_test=foreign_test,
         digest=digest_of_data(path),
+        doubt=labelled.contradictions(events, str(path)),
     )
 
 
@@ -107,9 +130,9 @@ def _of_event_types(
     empty = ["train"] * (not learnt) + [name for name, fold in held_out.items() if not fold.examples]
     if empty:
         raise InputError(f"{path}: {len(types)} event types, and none for {' and '.join(empty)}")
-    labelled.check_proportions([kind.label for kind in learnt], task, data.fewest_per_label, str(path))
-    quiet = without_look_alikes(_plain_operation(root / data.quiet), learnt) if data.quiet else []
-    plain = drawn(quiet, _QUIET_SEED) if data.quiet else None
+    labelled.check_proportions([kind.label for kind in learnt], task, data.fewest_per_label, str(path), of=len(types))
+    quiet = of_other_vendors(_plain_operation(root / data.quiet), learnt, types) if data.quiet else []
+    plain = drawn(without_look_alikes(quiet, learnt), _QUIET_SEED) if data.quiet else None
     if plain is not None and not plain.examples:
         raise InputError(f"{root / data.quiet}: no event types of plain operation that are not learnt from")
     return Examples(
@@ -145,10 +168,10 @@ def _example(event: labelled.Labelled, task: Task) -> Example:
 def _foreign(path: Path, without: Sequence[str]) -> tuple[list[str], list[str]]:
     """Read texts that are not the task's and part them by kind, so that what is measured on is of another kind."""
     try:
-        rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
-        pairs = [(str(row["kind"]), str(row["text"])) for row in rows]
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path}: no JSON lines with `kind` and `text`: {error!r}") from error
+        rows = [msgspec.json.decode(line, type=_Foreign) for line in content_of(path).splitlines() if line.strip()]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: no JSON lines with `kind` and `text`: {error}") from error
+    pairs = [(row.kind, row.text) for row in rows]
     if strangers := sorted(set(without) - {kind for kind, _ in pairs}):
         raise ConfigError(f"{path}: `data.foreign_without` names kinds {strangers} that no text there is of")
     pairs = [(kind, text) for kind, text in pairs if kind not in without]

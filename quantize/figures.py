@@ -34,7 +34,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     accuracy: Estimate
     macro_f1: Estimate
     ece: Estimate  # mean gap between confidence and accuracy over bins of equally many events
-    calibration_error: float  # root mean square, less what chance adds
+    calibration_error: Estimate  # root mean square, less what chance adds; 1 where too few witnesses tell it
     by_label: dict[str, LabelScores]
     confusion: list[list[int]]
     reliability: list[Bin]
@@ -42,7 +42,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     peers: list[Peer]
     fields: dict[str, FieldScores] = {}
     wrong_values: float = 0.0  # share of the events whose fields are known with a value that is none of the field's
-    label_flips: float | None = None  # against the 16-bit model
+    label_flips: float | None = None  # against the 16-bit model; of one that came finished there is none
     accepted: float = 0.0  # share, by the first policy
     error_among_accepted: float = 0.0
     accepted_witnesses: int = 0

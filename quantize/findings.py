@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from models.contracts.release import Calibration, Release
 from quantize.figures import Figures
-from quantize.gate import limits_of
+from quantize.gate import limits_of, most_wrong
 from quantize.measure import Estimate
 from quantize.recipe import Recipe, TrainDecoder, TrainEncoder, TrainFromScratch, TrainNothing
 
@@ -80,17 +80,28 @@ def quantization(recipe: Recipe, figures: Figures) -> str:
     return "the types it came in" if recipe.base.kind == "gguf" else figures.chosen or "not quantized"
 
 
+def unseen(recipe: Recipe) -> str:
+    """Return what is known of whether the held-out events were learnt from."""
+    match recipe.training:
+        case TrainNothing():
+            return "none of them learnt from here, though perhaps before"
+        case TrainFromScratch(teacher=teacher) if teacher:
+            return "none of them learnt from, though perhaps by its teacher"
+        case _:
+            return "none of them learnt from"
+
+
 def made_from(recipe: Recipe, release: Release, figures: Figures) -> list[tuple[str, str]]:
     """Return the origins, licences and digests, by what they are of."""
     task, data, base = release.task, recipe.data, recipe.base
-    fields = f", {len(task.fields)} fields" if task.fields else ""
+    fields = f", {len(task.fields)} field{'s' if len(task.fields) > 1 else ''}" if task.fields else ""
     parted = "vendor and product" if data.kind == "event-types" else f"`{data.group_by}`" if data.group_by else "text"
     what = "event types, from which events are generated" if data.kind == "event-types" else "labelled events"
     rows = [
         ("recipe", f"`{recipe.name}`, number {recipe.number}, seed {recipe.seed}"),
         ("task", f"`{task.name}`: {len(task.label_names)} labels{fields}"),
         ("data", f"`{data.path}`: {what}, held out by {parted}"),
-        ("held out", f"{figures.events} events of {figures.witnesses} witnesses; nothing was learnt from them"),
+        ("held out", f"{figures.events} events of {figures.witnesses} witnesses, {unseen(recipe)}"),
         ("data, SHA-256", release.provenance.get("data_sha256", _NOT_STATED)),
         ("data, licence", data.licence),
         ("data, attribution", data.attribution),
@@ -111,20 +122,21 @@ def rows(recipe: Recipe, release: Release, figures: Figures) -> list[Row]:
     return [
         Row(
             "calibration error (root mean square, less what chance adds)",
-            decimal(figures.calibration_error),
-            limit=_at_most(gate.max_calibration_error),
+            decimal(figures.calibration_error.value),
+            between(figures.calibration_error),
+            _at_most(gate.max_calibration_error),
         ),
         Row("the same as plain ECE, with what chance adds", decimal(figures.ece.value), between(figures.ece)),
         Row(
             f"labels that differ from the 16-bit model's{_rounded(recipe)}",
-            percent(_label_flips(recipe, figures)),
-            limit=_at_most_percent(gate.max_label_flips),
+            percent(figures.label_flips),
+            limit=_at_most_percent(None if figures.label_flips is None else gate.max_label_flips),
         ),
         Row("accepted by the first policy", percent(figures.accepted)),
         Row(
             "wrong among the accepted",
             percent(figures.error_among_accepted) if figures.accepted else "nothing is accepted",
-            limit=f"{_at_most_percent(gate.max_error_among_accepted)}, and what chance adds",
+            limit=_at_most_wrong(recipe, figures),
         ),
         Row(
             f"injected texts that got their event {_milder(recipe, release)}",
@@ -224,6 +236,17 @@ def calibration(fitted: Calibration) -> str:
     return f"Temperature {fitted.temperature:.3f}, biases {', '.join(f'{one:.3f}' for one in fitted.bias)}."
 
 
+def on_calibration(recipe: Recipe, figures: Figures) -> list[str]:
+    """Say it where the calibration error is not told, or too uncertain for its limit."""
+    error, limit = figures.calibration_error, recipe.gate.max_calibration_error
+    if error.high >= 1:
+        return [f"{figures.witnesses} witnesses are too few to tell its calibration error, which counts as 1."]
+    if not error.low < limit < error.high:
+        return []
+    said = f"Its calibration error may lie anywhere from {between(error)}, and its limit is {limit:.3f}"
+    return [f"{said}: on which side of that the figure came out is chance, and another number of threads may turn it."]
+
+
 def on_injections(recipe: Recipe, release: Release, figures: Figures) -> str:
     """Return what injected texts do, as a sentence."""
     found = figures.injections
@@ -276,11 +299,14 @@ def cautions(recipe: Recipe, release: Release, figures: Figures, blocked: int) -
         said.append(f"It misses {blocked} of its recipe's limits, as the top of this page says.")
     if any(peer.accuracy > figures.accuracy.value or peer.macro_f1 > figures.macro_f1.value for peer in figures.peers):
         said += verdict_on_peers(figures)
-    trained = "Measured" if isinstance(recipe.training, TrainNothing) else "Trained and measured"
+    said += _unknown_origins(recipe) + on_calibration(recipe, figures)
+    came_finished = isinstance(recipe.training, TrainNothing)
+    trained = "Measured" if came_finished else "Trained and measured"
     if recipe.data.kind == "event-types":
+        new = "The vendors and products of the test are new to it; the hands that wrote their templates are not. "
         said.append(
-            f"{trained} on generated events. The vendors and products of the test are new to it; the hands that wrote "
-            "their templates are not. Real streams are harder, and nothing was verified against the products."
+            f"{trained} on generated events. {'' if came_finished else new}Real streams are harder, and nothing was "
+            "verified against the products."
         )
         mildest = (
             f" Where most are `{recipe.severity[0]}`, the other labels are right less often." if recipe.severity else ""
@@ -307,6 +333,19 @@ def cautions(recipe: Recipe, release: Release, figures: Figures, blocked: int) -
     if figures.quiet_false_alarms is None or figures.quiet_false_alarms.value:
         said.append(on_quiet(figures))
     return said
+
+
+def _unknown_origins(recipe: Recipe) -> list[str]:
+    """Say whose learning nobody here has seen: figures are too good where events were learnt from."""
+    match recipe.training:
+        case TrainNothing():
+            before = "What it was trained on before it came here is not known."
+            return [f"{before} If events of the test were among that, it is worse than its figures."]
+        case TrainFromScratch(teacher=teacher) if teacher:
+            opinions = f"It learnt from opinions of the release `{teacher}`."
+            return [f"{opinions} If that one was trained on events of the test, this one is worse than its figures."]
+        case _:
+            return []
 
 
 def _weak_labels(release: Release, figures: Figures) -> list[str]:
@@ -337,11 +376,6 @@ def _milder(recipe: Recipe, release: Release) -> str:
     return "a milder label" if recipe.severity else f"the label `{release.task.default_label}`"
 
 
-def _label_flips(recipe: Recipe, figures: Figures) -> float | None:
-    """Of a model that came finished there is no 16-bit one to compare it with."""
-    return None if recipe.base.kind == "gguf" else figures.label_flips
-
-
 def _rounded(recipe: Recipe) -> str:
     """Say where the 16-bit model has paid for the 4 bits already: the figure does not show what that cost."""
     match recipe.training:
@@ -353,6 +387,12 @@ def _rounded(recipe: Recipe) -> str:
 
 def _at_most(limit: float) -> str:
     return f"at most {limit:.3f}"
+
+
+def _at_most_wrong(recipe: Recipe, figures: Figures) -> str:
+    limit = _at_most_percent(recipe.gate.max_error_among_accepted)
+    most = percent(most_wrong(figures, recipe.gate))
+    return f"{limit}; {most} with what chance adds" if figures.accepted else limit
 
 
 def _at_least(limit: float | None) -> str:

@@ -145,7 +145,7 @@ def _rules(path: Path | None, task: Task) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the rules cannot be read: {error}") from error
+        raise ConfigError(f"{path}: the rules cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _now() -> str:

@@ -1,16 +1,19 @@
 """Labels that were given by hand, in a file of JSON lines: each is on the disk before the next is asked for."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from errno import ENOSPC
 from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import msgspec
 from msgspec import Struct
 
 from models.contracts.errors import ConfigError, InputError, UnavailableError
+from quantize.events import content_of
 
 _MOST_FAULTS = 5
 _UNFINISHED = ".unfinished"
@@ -38,9 +41,14 @@ class LabelFile:
         """
         self.path = path.resolve()  # a link stays one: what it names is replaced
         self.given = _read(self.path, labels)
-        folder = self.path.parent
-        if not os.access(self.path if self.path.exists() else folder, os.W_OK):
-            raise ConfigError(f"{path}: cannot be written; give another --out")
+        try:
+            # No question of rights alone: some file systems take no files.
+            if self.path.exists():
+                self.path.open("ab").close()
+            else:
+                TemporaryFile(dir=self.path.parent).close()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
 
     def append(self, one: Given) -> None:
         """Write a label; when this returns it is on the disk.
@@ -95,10 +103,8 @@ def _read(path: Path, labels: Sequence[str]) -> list[Given]:
         if not path.parent.is_dir():
             raise ConfigError(f"{path.parent}: no such folder; make it, or give another --out")
         return []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    content = content_of(path)
+    lines = content.splitlines()
     given, faults = [], list[str]()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -106,7 +112,9 @@ def _read(path: Path, labels: Sequence[str]) -> list[Given]:
         try:
             one = msgspec.json.decode(line, type=Given)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            faults.append(f"line {number}: {error}")
+            cut_off = number == len(lines) and not content.endswith(b"\n")
+            mend = f"; it has no end, so it was cut off: delete it (`sed -i '$d' {shlex.quote(str(path))}`)"
+            faults.append(f"line {number}: {error}{mend if cut_off else ''}")
             continue
         if one.label not in labels:
             faults.append(f"line {number}: label `{one.label}` is none of the release's")

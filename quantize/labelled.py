@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from hashlib import sha256
 from itertools import chain, pairwise
@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from models.contracts.errors import ConfigError, InputError
+from models.contracts.errors import InputError
 from models.contracts.task import Task
 from models.fields import occurs
-from quantize.events import body_of
+from quantize.events import body_of, content_of
 
 FOLDS = ("train", "calibration", "test")
 _MOST_FAULTS = 5
@@ -40,12 +40,8 @@ def read_labelled(path: Path, task: Task, group_by: str = "") -> list[Labelled]:
         InputError: lines that are none, labels that are not the task's, or fewer than two labels; the first few are
             named with their lines.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     events, faults = [], list[str]()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(content_of(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -62,6 +58,18 @@ def read_labelled(path: Path, task: Task, group_by: str = "") -> list[Labelled]:
             f"nothing can be learnt or measured from fewer than two of {_few(task.label_names)}"
         )
     return events
+
+
+def contradictions(events: Iterable[Labelled], where: str) -> str:
+    """Return a sentence about texts that have more than one label; nothing, where none has."""
+    labels: dict[str, set[str]] = {}
+    for event in events:
+        labels.setdefault(event.text, set()).add(event.label)
+    torn = [text for text, given in labels.items() if len(given) > 1]
+    if not torn:
+        return ""
+    first, given = torn[0][:60], _few(sorted(labels[torn[0]]))
+    return f"{where}: {len(torn)} of {len(labels)} texts have more than one label; the first, {first!r}, has {given}"
 
 
 def part(events: Sequence[Labelled], *, test: float, calibration: float, where: str) -> dict[str, list[Labelled]]:
@@ -87,13 +95,14 @@ def part(events: Sequence[Labelled], *, test: float, calibration: float, where: 
     if empty:
         groups = len({event.group for event in events})
         raise InputError(
-            f"{where}: nothing is left for {' and '.join(empty)} of {len(events)} events in {groups} groups"
+            f"{where}: nothing is left for {' and '.join(empty)} of {len(events)} events in {groups} "
+            f"group{'s' if groups > 1 else ''}"
         )
     return folds
 
 
-def check_proportions(learnt: Sequence[str], task: Task, fewest: int, where: str) -> None:
-    """Check that every label can be learnt, by the labels of what is learnt from.
+def check_proportions(learnt: Sequence[str], task: Task, fewest: int, where: str, *, of: int) -> None:
+    """Check that every label can be learnt, by the labels of what is learnt from `of` so many.
 
     Raises:
         InputError: labels of which there are too few, with their numbers.
@@ -104,32 +113,36 @@ def check_proportions(learnt: Sequence[str], task: Task, fewest: int, where: str
         shown = ", ".join(f"`{name}` {count}" for name, count in list(few.items())[:8])
         raise InputError(
             f"{where}: too few events to learn from: {shown}{' and others' if len(few) > 8 else ''}; at least {fewest} "
-            "each wanted (`data.fewest_per_label`)"
+            f"each wanted (`data.fewest_per_label`), and {len(learnt)} of {of} are learnt from"
         )
 
 
 class _Phrases:
-    """Texts by the phrases in them, to find near repeats without comparing all with all."""
+    """Texts by the phrases in them, to find near repeats without comparing all with all.
 
-    def __init__(self, texts: Any) -> None:
-        self._known = [phrases_of(text) for text in texts]
-        self._whole = set(self._known)
-        self._by_phrase: dict[str, list[int]] = {}
-        for index, phrases in enumerate(self._known):
-            for phrase in phrases:
-                self._by_phrase.setdefault(phrase, []).append(index)
+    Two texts that are alike share more than `_ALIKE` of the phrases of either. So the first that they share, in one
+    order for all texts, is among the first 1 - `_ALIKE` of each, and no others are looked up (prefix filtering: Bayardo
+    et al., "Scaling Up All Pairs Similarity Search", 2007). The rarest come first, for few texts hold them.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._whole = {phrases_of(text) for text in texts}
+        self._held = Counter(chain.from_iterable(self._whole))
+        self._by_phrase: dict[str, list[frozenset[str]]] = {}
+        for phrases in self._whole:
+            for phrase in self._rarest(phrases):
+                self._by_phrase.setdefault(phrase, []).append(phrases)
 
     def nearly_hold(self, text: str) -> bool:
         mine = phrases_of(text)
         if mine in self._whole:
             return True
-        holders = {phrase: self._by_phrase[phrase] for phrase in mine if phrase in self._by_phrase}
-        seldom = [texts for texts in holders.values() if len(texts) <= _COMMON]
-        near = set(chain.from_iterable(seldom or holders.values()))  # of a text of common phrases alone, all of them
-        return any(len(mine & self._known[index]) > _ALIKE * len(mine | self._known[index]) for index in near)
+        near = set(chain.from_iterable(self._by_phrase.get(phrase, ()) for phrase in self._rarest(mine)))
+        return any(len(mine & other) > _ALIKE * len(mine | other) for other in near)
 
-
-_COMMON = 400  # a phrase in more texts than this says little of any
+    def _rarest(self, phrases: frozenset[str]) -> list[str]:
+        ranked = sorted(phrases, key=lambda phrase: (self._held[phrase], phrase))
+        return ranked[: len(ranked) - int(_ALIKE * len(ranked))]
 
 
 def phrases_of(text: str) -> frozenset[str]:
@@ -149,7 +162,8 @@ def _event(row: Any, task: Task, group_by: str) -> Labelled:
         hint = f", `{near[0]}` perhaps" if near else ""
         raise ValueError(f"label `{label}` is none of task {task.name}{hint}; it has {_few(task.label_names)}")
     if group_by and not isinstance(row.get(group_by), str):
-        raise ValueError(f"no `{group_by}`, by which events are parted")
+        found = f"`{group_by}` is no string" if group_by in row else f"no `{group_by}`"
+        raise ValueError(f"{found}, by which events are parted")
     text = row["text"]
     told = row.get("fields") or {}
     if not isinstance(told, dict) or not all(isinstance(values, str | list) for values in told.values()):

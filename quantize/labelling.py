@@ -50,18 +50,32 @@ class Keys(Protocol):
 
 
 class TerminalKeys:
-    """A person's; what was typed before the event was there is dropped, so that no key answers what nobody saw."""
+    """A person's; what was typed before the event was there is dropped, so that no key answers what nobody saw.
+
+    Keys that come at once, pasted or over a slow line, are one key and what follows it: that begins a line, or is
+    dropped likewise.
+    """
+
+    def __init__(self) -> None:
+        self._typed = ""  # behind the last key
 
     def key(self) -> str:
         try:
-            pressed = click.getchar()
+            burst = click.getchar()
         except (KeyboardInterrupt, EOFError):  # what was decided is on the disk
+            return QUIT
+        if burst.startswith("\x1b"):  # an arrow and its like are several characters
+            return burst
+        pressed, self._typed = burst[:1], burst[1:]
+        if pressed in ("", "\x03", "\x04"):  # nobody is there, or Ctrl-C or Ctrl-D with more behind it
             return QUIT
         return ACCEPT if pressed in ("\r", "\n") else pressed
 
     def line(self) -> str:
+        begun, end, _ = self._typed.replace("\r", "\n").partition("\n")
+        click.echo(visible(begun), nl=bool(end))  # as the terminal does with the rest
         try:
-            return sys.stdin.readline().strip()
+            return begun if end else f"{begun}{sys.stdin.readline()}".strip()
         except KeyboardInterrupt:
             return ""
 

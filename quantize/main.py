@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 _BLOCKED = 1
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Make, measure and compare releases.
 

@@ -70,10 +70,6 @@ def label_scores(chosen: NDArray[np.int64], labels: NDArray[np.int64], names: Se
     return scores
 
 
-def macro_f1(scores: Mapping[str, LabelScores]) -> float:
-    return float(np.mean([score.f1 for score in scores.values()]))
-
-
 def field_scores(
     given: Sequence[Mapping[str, Sequence[str]]],
     wanted: Sequence[Mapping[str, Sequence[str]]],
@@ -133,34 +129,35 @@ def estimate(statistic: Callable[[Labels], float], witnesses: Labels) -> Estimat
     return _around(value, low, high)
 
 
-def estimate_of_error(statistic: Callable[[Labels], float], witnesses: Labels) -> Estimate:
+def estimate_of_error(statistic: Callable[[Labels], float], witnesses: Labels, right: Flags | None = None) -> Estimate:
     """Return the same for a gap, which chance only widens: a resample's is as far above ours as ours above the truth.
 
-    So its resamples are reflected at the value (basic bootstrap: the same, 5.2); a gap is at least 0.
+    So its resamples are reflected at the value (basic bootstrap: the same, 5.2); a gap is at least 0. Where all of what
+    is `right`, or none, is so by chance, confidence lies as far from the truth as that may lie from what was seen.
     """
     value = statistic(np.arange(len(witnesses)))
     low, high = _ends(statistic, witnesses)
-    return _around(value, max(0.0, 2 * value - high), max(0.0, 2 * value - low))
+    low, high = 2 * value - high, 2 * value - low
+    if right is not None and (right.all() or not right.any()):
+        far = _seen_by_chance(witnesses)
+        low, high = min(low, value - far), max(high, far - value)
+    return _around(value, max(0.0, low), max(0.0, high))
 
 
 def estimate_of_share(flags: Flags, witnesses: Labels) -> Estimate:
     """Return the share of the events that are so.
 
-    Where all are, or none, so are all resamples, and would make it seem certain. Its open end is then Clopper and
-    Pearson's: the share at which as many witnesses, each of its own, would be all so, or none, in 2.5 of 100 cases.
+    Where all are, or none, so are all resamples, and would make it seem certain.
     """
-    found = estimate(lambda at: float(flags[at].mean()), witnesses)
-    open_end = 1 - _TAIL ** (1 / len(np.unique(witnesses)))
-    if not flags.any():
-        return Estimate(found.value, found.low, open_end)
-    return Estimate(found.value, 1 - open_end, found.high) if flags.all() else found
+    return opened(estimate(lambda at: float(flags[at].mean()), witnesses), flags, witnesses)
 
 
 def estimate_of_macro_f1(chosen: Labels, labels: Labels, witnesses: Labels, kinds: int) -> Estimate:
     """Return the mean F1 over all labels.
 
     That a rare label is not drawn says nothing of how well it is told: a resample's is the mean over labels that occur
-    in it. Labels that occur in no event, nor are given to one, count 0 in the figure and so in its interval.
+    in it. Labels that occur in no event, nor are given to one, count 0 in the figure and so in its interval. Where all
+    events are right, or none, its open end is that of as large a share of them.
     """
     share = _occurring(chosen, labels) / kinds
 
@@ -168,7 +165,24 @@ def estimate_of_macro_f1(chosen: Labels, labels: Labels, witnesses: Labels, kind
         mine, true = chosen[at], labels[at]
         return share * macro_f1_of(mine, true, kinds) * kinds / _occurring(mine, true)
 
-    return estimate(of, witnesses)
+    return opened(estimate(of, witnesses), chosen == labels, witnesses)
+
+
+def opened(found: Estimate, right: Flags, witnesses: Labels) -> Estimate:
+    """Return an interval with its open end where all events are `right`, or none."""
+    if not right.any():
+        return Estimate(found.value, found.low, _seen_by_chance(witnesses))
+    if right.all():
+        return Estimate(found.value, found.value * (1 - _seen_by_chance(witnesses)), found.high)
+    return found
+
+
+def _seen_by_chance(witnesses: Labels) -> float:
+    """Return the share of which as many witnesses, each of its own, show nothing in 2.5 of 100 cases.
+
+    It is the open end of Clopper and Pearson's interval.
+    """
+    return float(1 - _TAIL ** (1 / len(np.unique(witnesses))))
 
 
 def _occurring(chosen: Labels, labels: Labels) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from quantize import options
 from quantize.events import body_of
-from quantize.labelled import read_labelled
+from quantize.labelled import contradictions, read_labelled
 from quantize.progress import Progress
 from quantize.terminal import Sentences, show
 
@@ -55,6 +55,8 @@ def measure_command(
         Progress() as progress,
         ask.Asked(path, found, fields=fields, context_tokens=context_tokens) as classifier,
     ):
+        if doubt := contradictions(truth, str(events)):
+            progress.tell(doubt)
         answers = ask.answers_of(classifier, [body_of(event.text) for event in truth], progress.bar(found.title))
     figures = measured(found, truth, answers, by_source=bool(group_by))
     if as_json:

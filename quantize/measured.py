@@ -37,7 +37,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     accuracy: Estimate
     macro_f1: Estimate  # over the labels that the file has
     ece: Estimate  # mean gap between confidence and accuracy over bins of equally many events
-    calibration_error: float  # root mean square, less what chance adds
+    calibration_error: Estimate | None  # root mean square, less what chance adds; none where too few tell it
     majority: Majority
     accepted: float  # share, by the release's first policy
     error_among_accepted: Estimate | None
@@ -68,9 +68,13 @@ def measured(release: Release, events: Sequence[Labelled], answers: Answers, *, 
         release=release.title,
         events=len(events),
         witnesses=len(np.unique(witnesses)),
-        accuracy=measure.estimate_of_share(chosen == labels, witnesses),
-        macro_f1=measure.estimate(lambda at: macro_f1(chosen[at], labels[at]), witnesses),
-        ece=measure.estimate_of_error(lambda at: calibrate.expected_calibration_error(said[at], labels[at]), witnesses),
+        accuracy=measure.estimate_of_share(~wrong, witnesses),
+        macro_f1=measure.opened(
+            measure.estimate(lambda at: macro_f1(chosen[at], labels[at]), witnesses), ~wrong, witnesses
+        ),
+        ece=measure.estimate_of_error(
+            lambda at: calibrate.expected_calibration_error(said[at], labels[at]), witnesses, ~wrong
+        ),
         calibration_error=calibrate.calibration_error(said, labels, witnesses),
         majority=Majority(names[most], measure.accuracy(always, labels), macro_f1(always, labels)),
         accepted=float(accepted.mean()),
@@ -117,11 +121,11 @@ def tables(found: Measured, file: str) -> Iterator[RenderableType]:
 
 def _whole(found: Measured) -> Table:
     table = _table("", found.release, f"always `{found.majority.label}`")
-    error = found.error_among_accepted
+    error, gap = found.error_among_accepted, found.calibration_error
     table.add_row("accuracy", str(found.accuracy), f"{found.majority.accuracy:.3f}")
     table.add_row("macro-F1", str(found.macro_f1), f"{found.majority.macro_f1:.3f}")
     table.add_row("ECE", str(found.ece), "")
-    table.add_row("calibration error, less chance", f"{found.calibration_error:.3f}", "")
+    table.add_row("calibration error, less chance", "too few tell it" if gap is None else str(gap), "")
     table.add_row("accepted by its first policy", f"{found.accepted:.3f}", "")
     table.add_row("wrong among the accepted", "none accepted" if error is None else str(error), "")
     one = "the events of a source" if found.by_source else "near repeats"

@@ -62,11 +62,10 @@ def _written(labels: Sequence[str], plain: Sequence[str], chance: Random) -> str
     kinds: tuple[tuple[float, Callable[[], str]], ...] = (
         (0.30, lambda: chance.choice(_TEXTS["orders"])),
         (0.24, lambda: _chatter(chance)),
-        (0.08, lambda: chance.choice(_TEXTS["histories"])),
+        (0.12, lambda: chance.choice(_TEXTS["histories"])),
         (0.12, lambda: chance.choice(_TEXTS["frames"]).replace("{text}", _framed(plain, chance))),
         (0.06, lambda: _shots(chance)),
         (0.06, lambda: chance.choice(_TEXTS["names"])),
-        (0.04, lambda: chance.choice((" ", ", ", "; ", "|")).join(["{label}"] * chance.randrange(2, 16))),
         (0.10, lambda: _part_of(plain, chance)),
     )
     shares, writers = zip(*kinds, strict=True)

@@ -10,6 +10,7 @@ from models.contracts.wire import encode
 from models.llama import Model
 from models.release_file import read_release
 from models.seal import SEAL_KEY, UNSEALED, seal
+from quantize.steps import told_by_the_system
 
 _WRITTEN_BY_THE_WRITER = ("GGUF.", "general.architecture")
 
@@ -22,12 +23,14 @@ def package(model: Path, release: Release, target: Path) -> None:
     Raises:
         InputError: `model` is one of several files that are one model.
         UntrustedError: what was written cannot be read back.
+        OSError: there is no room for it.
     """
     reader = gguf.GGUFReader(model)
     _check_whole(reader, model)
     unfinished = target.with_name(target.name + ".unfinished")
     try:
-        _write(reader, release, unfinished)
+        with told_by_the_system(target.parent):
+            _write(reader, release, unfinished)
         seal(unfinished)
         with Model(unfinished, vocabulary_only=True) as written:
             read_release(written)

@@ -4,6 +4,8 @@ Every section is a struct below; its fields are the keys. A key that nobody know
 with its place. `docs/guides/recipes.md` explains them with examples.
 """
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +22,7 @@ Quantization = Literal["Q4_0", "IQ4_NL", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_K_M", "
 Share = Annotated[float, Meta(gt=0, lt=0.5)]
 Positive = Annotated[float, Meta(gt=0)]
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+_PACKAGE = re.compile(r"[^\s=]+==[^\s=]+")
 
 
 class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -179,17 +182,7 @@ def read_recipe(path: Path) -> Recipe:
             f"{path}: `base.path` {'is set although' if recipe.base.path else 'is wanted where'} "
             f'`base.kind` is "{recipe.base.kind}"'
         )
-    if recipe.base.package and recipe.base.kind == "gguf":
-        raise ConfigError(
-            f'{path}: `base.package` is set although `base.kind` is "gguf"; a wheel holds a folder to train from, and '
-            "a finished model is a file of your own, at `base.path`"
-        )
-    if recipe.base.package and not recipe.base.sha256:
-        raise ConfigError(f"{path}: `base.package` wants `base.sha256`, the digest of the wheel")
-    if recipe.base.sha256 and not recipe.base.package:
-        raise ConfigError(
-            f"{path}: `base.sha256` is the digest of a wheel, and there is no `base.package`; leave it out"
-        )
+    _check_package(recipe.base, path)
     if recipe.data.quiet and recipe.data.kind != "event-types":
         raise ConfigError(
             f'{path}: `data.quiet` is event types, and `data.kind` is "{recipe.data.kind}"; label such events and put '
@@ -199,7 +192,30 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(
             f'{path}: `base.kind` "none" trains from event types only; `data.kind` is "{recipe.data.kind}"'
         )
+    if isinstance(recipe.training, TrainEncoder) and recipe.training.rounded_epochs > recipe.training.epochs:
+        raise ConfigError(
+            f"{path}: `training.rounded_epochs` is {recipe.training.rounded_epochs}, and `training.epochs`, of which "
+            f"they are the last, {recipe.training.epochs}"
+        )
+    if twice := [one.title for one, times in Counter(recipe.quantization.candidates).items() if times > 1]:
+        raise ConfigError(f"{path}: `quantization.candidates` has {twice[0]} more than once")
     return recipe
+
+
+def _check_package(base: Base, path: Path) -> None:
+    if base.package and base.kind == "gguf":
+        raise ConfigError(
+            f'{path}: `base.package` is set although `base.kind` is "gguf"; a wheel holds a folder to train from, and '
+            "a finished model is a file of your own, at `base.path`"
+        )
+    if base.package and not base.sha256:
+        raise ConfigError(f"{path}: `base.package` wants `base.sha256`, the digest of the wheel")
+    if base.package and not _PACKAGE.fullmatch(base.package):
+        raise ConfigError(f'{path}: `base.package` is "{base.package}"; `name==version` wanted')
+    if base.sha256 and not base.package:
+        raise ConfigError(
+            f"{path}: `base.sha256` is the digest of a wheel, and there is no `base.package`; leave it out"
+        )
 
 
 def read_task(path: Path) -> Task:
@@ -213,6 +229,6 @@ def read_task(path: Path) -> Task:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

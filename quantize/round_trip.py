@@ -33,7 +33,6 @@ class RoundTrip(Struct, frozen=True):
     texts: int
     tokenised_alike: int
     most_apart: float  # the largest difference between two logits, over texts that are tokenised alike
-    same_answer: float  # share of those whose likeliest output is the same
 
 
 class Gap(Struct, frozen=True):
@@ -75,9 +74,8 @@ def check(checkpoint: Path, gguf: Path, bodies: Sequence[str], *, worded: bool =
         alike = [at for at, ids in enumerate(ours_ids) if ids == theirs_ids[at]]
         found = _by_llama_cpp(model, [ours_ids[at] for at in alike])
     gaps = [gap(found[index], theirs[at]) for index, at in enumerate(alike)]
-    same = [int(found[index].argmax()) == int(theirs[at].argmax()) for index, at in enumerate(alike)]
     apart = max((one.apart for one in gaps), default=0.0)
-    outcome = RoundTrip(len(texts), len(alike), apart, sum(same) / max(1, len(same)))
+    outcome = RoundTrip(len(texts), len(alike), apart)
     if outcome.tokenised_alike < (1 - _MOST_FOREIGN) * outcome.texts:
         raise InputError(
             f"{gguf}: of {outcome.texts} texts {outcome.texts - outcome.tokenised_alike} are tokenised otherwise than "

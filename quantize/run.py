@@ -15,13 +15,13 @@ from models.contracts.task import Task
 from models.release_file import SHIPPED
 from quantize import compress, gate
 from quantize.card import card
-from quantize.checkpoint import LLAMA_CPP, checkpoint_of, versions_of
-from quantize.evaluate import Calibrated, Labels, calibrated, labels_of, measured, trial_of
+from quantize.checkpoint import ASKED_BY, LLAMA_CPP, checkpoint_of, versions_of
+from quantize.evaluate import Calibrated, Labels, calibrated, labels_of, machine, measured, trial_of
 from quantize.examples import Examples, examples_of
 from quantize.figures import Figures
 from quantize.package import package
 from quantize.progress import Progress
-from quantize.recipe import Candidate, Recipe, TrainNothing, read_task
+from quantize.recipe import Candidate, Recipe, TrainEncoder, TrainNothing, read_task
 from quantize.report import report
 from quantize.start import base_folder
 from quantize.steps import Code, Steps, alone
@@ -38,11 +38,6 @@ _DRAWN_BY = (
     *(Code(f"models.{name}") for name in ("header", "fields")),
     *(Path(__file__).with_name(name) for name in _WORDS),
 )
-_ASKED = (
-    *("encoder", "decoder", "wording", "roles", "heads", "labels", "calibration", "llama", "vocabulary"),
-    *("prompt", "transcript", "scribe", "lane", "ends", "window", "precedents"),
-)
-_ASKED_BY = (Code("quantize.ask"), *(Code(f"models.{name}") for name in _ASKED))
 _COMPRESSED_BY = (Code("quantize.compress"), Code("models.llama"))
 _JUDGED_BY = (
     Code("quantize.evaluate"),
@@ -50,6 +45,7 @@ _JUDGED_BY = (
     Code("quantize.measure"),
     Code("quantize.compress"),
 )
+_JUDGED_WITH = ("numpy", "scikit-learn", "scipy")
 _TRIED_BY = (
     Code("quantize.injection"),
     Path(__file__).with_name("injections.toml"),
@@ -84,6 +80,8 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     _check_severity(recipe, task)
     progress.tell(f"reading {recipe.data.path}")
     examples = examples_of(recipe.data, root, task, recipe.seed)
+    if examples.doubt:
+        progress.tell(examples.doubt)
     base = None if recipe.base.kind == "none" else _base(recipe, root, build)
     beside = [root / path for path in (recipe.data.foreign, recipe.data.quiet) if path]
     drawn = (recipe.data, examples.digest, *beside, task, recipe.seed, *_DRAWN_BY)
@@ -93,7 +91,8 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     )
     draft = Release(name=recipe.name, number=recipe.number, task=task, prompt=checkpoint.prompt, roles=checkpoint.roles)
     files = [(one, _compressed(one, checkpoint.gguf, steps)) for one in _candidates(recipe)]
-    asked = (draft, *drawn, *_ASKED_BY, *_JUDGED_BY, versions_of(LLAMA_CPP))
+    asked = (draft, *drawn, *ASKED_BY, *_JUDGED_BY, versions_of(LLAMA_CPP, *_JUDGED_WITH))
+    timed = (*asked, machine())
     before = _done(
         steps, "label-by-16-bits", (checkpoint.gguf, *asked), Labels,
         lambda: labels_of(checkpoint.gguf, draft, examples, progress),
@@ -101,7 +100,7 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
 
     def tried(candidate: Candidate, file: Path) -> compress.Trial:
         return _done(
-            steps, _named("try", candidate), (file, before, candidate, *asked), compress.Trial,
+            steps, _named("try", candidate), (file, before, candidate, *timed), compress.Trial,
             lambda: trial_of(candidate, file, before, draft, found=examples, progress=progress),
         )  # fmt: skip
 
@@ -115,7 +114,7 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     )  # fmt: skip
     candidate = Calibrated(sure, trials, trials.index(best))
     figures = _done(
-        steps, "measure", (checkpoint.gguf, small, candidate, recipe.severity, *asked, *_shipped(recipe), *_TRIED_BY),
+        steps, "measure", (checkpoint.gguf, small, candidate, recipe.severity, *timed, *_shipped(recipe), *_TRIED_BY),
         Figures, lambda: measured(recipe, candidate, small, checkpoint.gguf, found=examples, progress=progress),
     )  # fmt: skip
     figures = replace(figures, minutes={name: round(took / 60, 1) for name, took in steps.seconds.items()})
@@ -127,7 +126,9 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
 
 
 def _base(recipe: Recipe, root: Path, build: Path) -> Path:
-    return base_folder(recipe.base, root, build / "bases", finished=isinstance(recipe.training, TrainNothing))
+    training = recipe.training
+    layers = training.layers or 0 if isinstance(training, TrainEncoder) else 0
+    return base_folder(recipe.base, root, build / "bases", finished=isinstance(training, TrainNothing), layers=layers)
 
 
 def _shipped(recipe: Recipe) -> list[Path]:
@@ -194,6 +195,7 @@ def _provenance(recipe: Recipe, examples: Examples, figures: Figures, blocked: S
         "recipe": msgspec.json.encode(recipe).decode(),
         "data": f"{recipe.data.path}: {recipe.data.attribution}",
         "data_sha256": examples.digest,
+        "held_out_sha256": examples.test.digest,
         "data_licence": recipe.data.licence,
         "base_licence": recipe.base.licence,
         "licence": recipe.licence,

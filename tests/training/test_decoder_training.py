@@ -158,7 +158,6 @@ def test_the_gguf_says_what_the_checkpoint_says(
     outcome = round_trip.check(whole[plan], ggufs[plan], [*BODIES, *marked])
 
     assert outcome.tokenised_alike == outcome.texts == len(BODIES) + len(marked)
-    assert outcome.same_answer == 1.0
     with Model(ggufs[plan], vocabulary_only=True) as model:
         assert model.chat_template == CHAT_TEMPLATE
 

@@ -184,7 +184,7 @@ def test_the_gguf_says_what_the_checkpoint_says(
     outcome = round_trip.check(whole[plan], ggufs[plan], [*BODIES, *marked], worded=bool(plan.wording))
 
     assert outcome.tokenised_alike == outcome.texts == len(BODIES) + len(marked)
-    assert (outcome.most_apart, outcome.same_answer) == (pytest.approx(0.0, abs=0.05), 1.0)
+    assert outcome.most_apart == pytest.approx(0.0, abs=0.05)
     with Model(ggufs[plan]) as model:
         assert model.labels == outputs_of(TASK)
 

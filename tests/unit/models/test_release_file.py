@@ -51,6 +51,24 @@ def test_another_file_than_was_promised_is_refused_with_both_digests(decoder_fil
     )
 
 
+def test_a_damaged_file_is_called_so_and_no_digest_of_it_is_advised(decoder_file: Path, tmp_path: Path) -> None:
+    content = bytearray(decoder_file.read_bytes())
+    wanted = digest_of(decoder_file)
+    content[len(content) // 2] ^= 1
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(content)
+
+    with pytest.raises(UntrustedError) as said:
+        check_digest(damaged, wanted)
+    assert "it was changed or damaged after it was made; refused it: fetch it again" in str(said.value)
+    assert "model.sha256" not in str(said.value)
+
+
+def test_a_folder_is_no_model_and_called_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"model `{tmp_path}`: is a folder; give the path of a GGUF in it"):
+        release_path(tmp_path)
+
+
 def test_a_folder_has_no_digest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         digest_of(tmp_path)

@@ -9,6 +9,7 @@ from models.contracts.policy import Policy
 from models.contracts.release import Calibration
 from quantize.card import card
 from quantize.figures import Peer
+from quantize.measure import Estimate
 from quantize.recipe import Base, Data, Recipe, TrainDecoder, TrainEncoder, TrainFromScratch, TrainNothing
 from tests.fakes import measured
 
@@ -64,6 +65,44 @@ def test_the_figures_have_their_intervals_and_stand_beside_their_peers(model: Pa
     assert ["authority", "0.00 %"] in rows
 
 
+def test_the_calibration_error_has_its_interval(model: Path) -> None:
+    row = next(row for row in cells(page(model)) if row[0].startswith("calibration error"))
+
+    assert row[1:] == ["0.022", "0.000 to 0.029", "at most 0.030"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Estimate(0.022, 0.0, 0.029), ""),
+        (Estimate(0.060, 0.031, 0.080), ""),
+        (
+            Estimate(0.030, 0.0, 0.055),
+            "- Its calibration error may lie anywhere from 0.000 to 0.055, and its limit is 0.03",
+        ),
+        (Estimate(1.0, 0.0, 1.0), "- 961 witnesses are too few to tell its calibration error, which counts as 1."),
+    ],
+)
+def test_where_chance_decides_on_the_calibration_error_the_card_says_so(
+    error: Estimate, said: str, model: Path
+) -> None:
+    what_it_is_not = page(model, calibration_error=error).partition("what it is not")[2]
+
+    assert said in what_it_is_not
+    assert bool(said) == ("calibration error" in what_it_is_not)
+
+
+@pytest.mark.parametrize(
+    ("witnesses", "limit"),
+    [
+        (380, "at most 10 %; 13.08 % with what chance adds"),
+        (20, "at most 10 %; 23.42 % with what chance adds"),
+    ],
+)
+def test_how_much_of_the_accepted_may_be_wrong_by_chance_is_a_number(witnesses: int, limit: str, model: Path) -> None:
+    assert ["wrong among the accepted", "3.11 %", "", limit] in cells(page(model, accepted_witnesses=witnesses))
+
+
 @pytest.mark.parametrize(
     ("rounded", "more"), [(0, ""), (2, ", which was itself trained with 4-bit weights (ADR 0019)")]
 )
@@ -90,7 +129,9 @@ def test_a_label_without_a_threshold_is_said_to_be_never_accepted(model: Path) -
     rows = {row[0]: row[-1] for row in cells(page(model))}
 
     assert (rows["benign"], rows["suspicious"], rows["critical"]) == ("0.91", "0.84", "never")
-    assert "the label is never accepted and goes to review." in page(model)
+    text = " ".join(page(model).split())
+    assert "from the top down, until one failed to show that at most 10 % of a label's verdicts are wrong" in text
+    assert "the label is never accepted and goes to review." in text
     assert "Below a label mass of 0.998 nothing is accepted." in page(model)
 
 
@@ -172,6 +213,41 @@ DECODER = Base(kind="decoder", path="folder/model", licence="MIT")
 )
 def test_the_card_says_what_was_trained_of_which_model(recipe: Recipe, said: str, model: Path) -> None:
     assert said in page(model, recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "known", "caution"),
+    [
+        (measured.recipe(), "none of them learnt from", ""),
+        (
+            measured.recipe(base=Base(kind="none"), training=TrainFromScratch()),
+            "none of them learnt from",
+            "",
+        ),
+        (
+            measured.recipe(base=Base(kind="none"), training=TrainFromScratch(teacher="soc-triage")),
+            "none of them learnt from, though perhaps by its teacher",
+            "- It learnt from opinions of the release `soc-triage`. If that one was trained on events of the test,",
+        ),
+        (
+            measured.recipe(base=ENCODER, training=TrainNothing()),
+            "none of them learnt from here, though perhaps before",
+            "- What it was trained on before it came here is not known. If events of the test were among that,",
+        ),
+    ],
+    ids=["encoder", "scratch", "taught", "finished"],
+)
+def test_whether_the_held_out_events_were_learnt_from_is_said_as_far_as_it_is_known(
+    recipe: Recipe, known: str, caution: str, model: Path
+) -> None:
+    text = page(model, recipe=recipe)
+    rows = {row[0]: row[1] for row in cells(text) if len(row) == 2}
+
+    assert f"witnesses, {known}, after quantization" in text
+    assert rows["held out"].endswith(f"witnesses, {known}")
+    assert caution in text
+    assert bool(caution) == ("events of the test" in text)
+    assert ("vendors and products of the test are new to it" in text) == (recipe.training != TrainNothing())
 
 
 def test_licences_attributions_and_digests_are_on_the_card(model: Path) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -13,16 +14,19 @@ from models.contracts.task import Label, Task
 from models.llama import Model
 from models.release_file import SHIPPED, read_release
 from quantize import run
-from quantize.checkpoint import Checkpoint, checkpoint_of, versions_of
+from quantize.checkpoint import ASKED_BY, Checkpoint, checkpoint_of, versions_of
+from quantize.evaluate import Labels
 from quantize.examples import Examples, HeldOut
 from quantize.expand import Example
+from quantize.labelled import FOLDS
 from quantize.package import package
 from quantize.progress import Progress
-from quantize.recipe import Base, Recipe, TrainDecoder, TrainEncoder, TrainFromScratch, Training, TrainNothing
+from quantize.recipe import Base, Data, Recipe, TrainDecoder, TrainEncoder, TrainFromScratch, Training, TrainNothing
 from quantize.steps import Code, Steps, Work, digest_of_inputs
 from tests.fakes import measured
 from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder, tiny_encoder, tiny_reader
 
+TASK_FILE = Path(__file__).parents[3] / "models" / "tasks" / "soc-triage.toml"
 FINISHED = measured.recipe(base=Base(kind="gguf", path="model.gguf"), training=TrainNothing())
 BASES: dict[type, Base] = {
     TrainFromScratch: Base(kind="none"),
@@ -185,7 +189,7 @@ def test_a_release_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_module_that_asks_a_model_is_in_the_key_of_what_is_asked() -> None:
-    known = modules_in([*run._ASKED_BY, *run._DRAWN_BY])
+    known = modules_in([*ASKED_BY, *run._DRAWN_BY])
 
     assert set(reached_from("models.encoder", "models.decoder")) - known == set()
 
@@ -204,6 +208,73 @@ def test_every_module_that_trains_is_in_the_key_of_the_training(
     known = modules_in(inputs_of("train", training, tmp_path))
 
     assert {module, *imports(module)} - known <= DECIDES_NOTHING
+
+
+def test_how_a_teacher_is_asked_is_in_the_key_of_the_training(
+    tmp_path: Path, installed: Callable[[str, str], None]
+) -> None:
+    taught = TrainFromScratch(teacher=next(SHIPPED.glob("*.gguf")).stem)
+    before, untaught = (inputs_of("train", training, tmp_path) for training in (taught, TrainFromScratch()))
+    installed("llama-cpp-python", "999.1")
+    after, still_untaught = (inputs_of("train", training, tmp_path) for training in (taught, TrainFromScratch()))
+
+    assert set(reached_from("models.encoder", "models.decoder")) - modules_in(before) == set()
+    assert digest_of_inputs("train", before) != digest_of_inputs("train", after)
+    assert digest_of_inputs("train", untaught) == digest_of_inputs("train", still_untaught)
+
+
+class Recorded(Steps):
+    """Tells what goes into the steps of a run, and has their records."""
+
+    def __init__(self, folder: Path, **records: object) -> None:
+        super().__init__(folder, lambda _: None)
+        self._folder, self.keys = folder, dict[str, str]()
+        for name, record in records.items():
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / "record.json").write_bytes(msgspec.json.encode(record))
+
+    def run(self, name: str, inputs: Sequence[object], work: Work) -> Path:
+        step = name.partition("-")[0]
+        self.keys[step] = digest_of_inputs(name, inputs)
+        if step == "measure":
+            raise ReachedError
+        return self._folder / step
+
+
+def keys_of_a_run(folder: Path) -> dict[str, str]:
+    """Return the keys of the steps by which a finished model is measured, by the first word of their names."""
+    words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota")
+    rows = [
+        {"text": f"{word} door {word}", "label": TASK.label_names[at // 3], "fold": FOLDS[at % 3]}
+        for at, word in enumerate(words)
+    ]
+    (folder / "events.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+    tiny_decoder(folder / "model.gguf", release=None)
+    data = Data(kind="labelled", path="events.jsonl", licence="CC0", attribution="nobody", fewest_per_label=1)
+    recipe = replace(FINISHED, task=str(TASK_FILE), data=data)
+    records = {"label": Labels([0, 1]), "try": measured.trial("F16", 1.0, 0.0), "calibrate": RELEASE}
+    steps = Recorded(folder, **records)
+    with pytest.raises(ReachedError):
+        run._made(recipe, folder, folder, steps, Progress())
+    return steps.keys
+
+
+def test_another_version_of_what_judges_judges_again(tmp_path: Path, installed: Callable[[str, str], None]) -> None:
+    keys = [keys_of_a_run(tmp_path)]
+    for package_ in ("scikit-learn", "scipy", "llama-cpp-python"):
+        installed(package_, "999.1")
+        keys.append(keys_of_a_run(tmp_path))
+
+    for step in ("try", "calibrate", "measure"):
+        assert len({of[step] for of in keys}) == len(keys)
+
+
+def test_another_machine_measures_speed_and_memory_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = keys_of_a_run(tmp_path)
+    monkeypatch.setattr(run, "machine", lambda: "a faster one, 64 threads")
+    there = keys_of_a_run(tmp_path)
+
+    assert {step for step, key in there.items() if key != here[step]} == {"try", "measure"}
 
 
 @trainings

@@ -105,6 +105,21 @@ def test_where_truth_is_there_it_says_who_is_right(models: dict[str, Path], tmp_
     assert found["mcnemar"]["p_value"] == pytest.approx(2 * 0.5 ** found["mcnemar"]["only_a"])
 
 
+def test_labels_are_never_read_as_text_and_those_that_contradict_each_other_are_told(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "labelled.jsonl"
+    rows = [b'{"text": "a", "%s": "benign"}', b'{"text": "a", "label": "critical"}']
+    path.write_bytes(b"\n".join(rows) % b"lable")
+    refused = run(models["one"], models["other"], "--events", path)
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(rows) % b"label")
+    told = run(models["one"], models["other"], "--events", path)
+
+    assert (refused.exit_code, refused.stderr) == (2, f"quantize: {path}: line 1: no `label`\n")
+    assert told.exit_code == 0
+    assert told.stderr.startswith(f"{path}: 1 of 1 texts have more than one label; the first, 'a', has `benign`")
+
+
 def test_labels_in_another_order_are_the_same_labels(models: dict[str, Path], log: Path) -> None:
     found = json.loads(run(models["one"], models["turned"], "--events", log, "--json").stdout)
 

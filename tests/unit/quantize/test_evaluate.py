@@ -9,11 +9,14 @@ from models.llama import Model
 from models.release_file import SHIPPED, read_release
 from quantize import ask, evaluate
 from quantize.ask import Answers
-from quantize.evaluate import _golden, _older, _resident_alone, _with_known_fields
+from quantize.evaluate import _calibration_error, _golden, _label_flips, _older, _resident_alone, _with_known_fields
 from quantize.event_types import EventType
 from quantize.examples import Examples, HeldOut
 from quantize.expand import Example
+from quantize.measure import Estimate
 from quantize.progress import Progress
+from quantize.recipe import Base, TrainNothing
+from tests.fakes import measured
 from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder
 
 BODIES = [f"Failed password for user{at} from 192.0.2.{at}" for at in range(12)]
@@ -80,10 +83,35 @@ def test_the_release_before_is_a_peer_and_one_from_other_data_may_know_the_event
     assert names_of_older(newer, "bb") == ["tiny-3, which may have learnt from some of these events"]
 
 
+def test_a_release_that_says_what_it_held_out_is_known_by_that_whatever_its_data_hash_to(shipped: Path) -> None:
+    def named(held_out: str) -> list[str]:
+        told = {"data_sha256": "aa", "held_out_sha256": held_out}
+        tiny_decoder(shipped / "tiny.gguf", replace(RELEASE, provenance=told))
+        return names_of_older(replace(RELEASE, number=4), "aa" if held_out == "cc" else "bb")
+
+    assert named(examples(TEST).test.digest) == ["tiny-3"]
+    assert named("cc") == ["tiny-3, which may have learnt from some of these events"]
+
+
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize("number", [2, 3])
 def test_a_release_is_no_peer_of_itself_and_no_newer_one_is(number: int) -> None:
     assert names_of_older(replace(RELEASE, number=number), "aa") == []
+
+
+def test_a_model_that_came_finished_is_not_compared_with_itself(tmp_path: Path) -> None:
+    answers = Answers(np.eye(3), np.ones(3), [{}] * 3)
+    finished = measured.recipe(base=Base(kind="gguf", path="model.gguf"), training=TrainNothing())
+
+    with Progress() as progress:
+        flips = _label_flips(finished, RELEASE, tmp_path / "none.gguf", answers, bodies=BODIES[:3], progress=progress)
+    assert flips is None
+
+
+def test_a_calibration_error_that_too_few_tell_may_be_anything_and_counts_as_the_largest() -> None:
+    said, labels = np.tile([0.9, 0.1], (100, 1)), np.zeros(100, np.int64)
+
+    assert _calibration_error(said, labels, np.arange(100)) == Estimate(1.0, 0.0, 1.0)
 
 
 def test_what_a_release_takes_of_memory_does_not_depend_on_what_was_opened_before(

@@ -22,9 +22,9 @@ def test_an_event_is_its_header_as_it_stands_there_and_the_body_that_a_model_rea
     assert body_of(text) == body
 
 
-def test_a_line_is_an_event_and_a_blank_one_is_none(tmp_path: Path) -> None:
+def test_a_line_is_an_event_and_a_blank_one_or_a_byte_order_mark_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
-    path.write_bytes(b"one\r\n\n \t\ntwo \xff\x0bthree\nfour")
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\n \t\ntwo \xff\x0bthree\nfour")
 
     assert read_events(path) == Events(["one", "two \ufffd\x0bthree", "four"])
 
@@ -49,7 +49,10 @@ def test_a_file_without_events_is_refused(tmp_path: Path) -> None:
     ("content", "wanted"),
     [
         (b'\n{"text": "a", "label": "b"}\nanything\n', True),
-        (b'{"text": "a"}\n{"text": "a", "label": "b"}\n', False),
+        (b'{"text": "a", "lable": "b"}\n{"text": "a", "label": "b"}\n', True),
+        (b'{"txt": "a", "label": "b"}\n{"text": "a", "label": "b"}\n', True),
+        (b'\xef\xbb\xbf{"text": "a", "label": "b"}\n', True),
+        (b'{"message": "a"}\n{"text": "a", "label": "b"}\n', False),
         (b'["text", "label"]\n', False),
         (b"text label\n", False),
         (b"\xff\n", False),

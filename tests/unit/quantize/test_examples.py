@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
     """A folder with a corpus of event types, labelled events, foreign texts, and event types of plain operation."""
     lines(tmp_path / "corpus" / "one.jsonl", TYPES[:40])  # type: ignore[arg-type]
     lines(tmp_path / "corpus" / "two.jsonl", TYPES[40:])  # type: ignore[arg-type]
-    quiet = [event_type(at, label="benign", templates=(f"all is well with {GREEK[at]}",)) for at in range(3)]
+    quiet = [event_type(70 + at, label="benign", templates=(f"all is well with {GREEK[at]}",)) for at in range(3)]
     lines(tmp_path / "quiet" / "event_types.jsonl", quiet)  # type: ignore[arg-type]
     lines(tmp_path / "foreign.jsonl", [{"kind": kind, "text": text} for kind, text in FOREIGN])
     rows = [
@@ -236,13 +236,35 @@ def test_without_foreign_texts_there_are_none(root: Path) -> None:
     assert (examples.foreign, examples.foreign_test) == ([], [])
 
 
-@pytest.mark.parametrize("content", [None, b"{", b'{"text": "x"}', b'["recipes", "x"]', b"3"])
-def test_a_file_that_holds_no_foreign_texts_is_named(root: Path, content: bytes | None) -> None:
-    if content is not None:
-        (root / "other.jsonl").write_bytes(content)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "Input data was truncated"),
+        (b'{"text": "x"}', "Object missing required field `kind`"),
+        (b'["recipes", "x"]', "Expected `object`, got `array`"),
+        (b"3", "Expected `object`, got `int`"),
+    ],
+)
+def test_a_file_that_holds_no_foreign_texts_is_named(root: Path, content: bytes, said: str) -> None:
+    (root / "other.jsonl").write_bytes(content)
 
-    with pytest.raises(ConfigError, match=r"other\.jsonl: no JSON lines with `kind` and `text`"):
+    with pytest.raises(ConfigError) as refused:
         found(replace(LABELLED, foreign="other.jsonl"), root)
+    assert str(refused.value) == f"{root / 'other.jsonl'}: no JSON lines with `kind` and `text`: {said}"
+
+
+def test_a_file_of_foreign_texts_that_is_not_there_is_named(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.jsonl: cannot be read: No such file or directory$"):
+        found(replace(LABELLED, foreign="gone.jsonl"), root)
+
+
+def test_labels_that_contradict_each_other_are_told_with_the_events(root: Path) -> None:
+    assert found(LABELLED, root).doubt == ""
+    path = root / "labelled.jsonl"
+    rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    lines(path, [*rows, {**rows[0], "label": LABELS[1]}])
+
+    assert "1 of 120 texts have more than one label" in found(LABELLED, root).doubt
 
 
 def test_plain_operation_is_measured_and_never_learnt_from(root: Path) -> None:
@@ -263,6 +285,29 @@ def test_plain_operation_that_says_what_is_learnt_is_not_measured(root: Path) ->
 
     assert quiet is not None
     assert {one.product for one in quiet.examples} == {event_type(200).product}
+
+
+@pytest.mark.parametrize("fold", ["train", "calibration", "test"])
+def test_plain_operation_of_a_vendor_that_is_learnt_from_is_not_measured(root: Path, fold: str) -> None:
+    folds = folds_of(kind.product for kind in TYPES)
+    vendor = next(kind.product.split()[0] for kind in TYPES if folds[kind.product] == fold)
+    quiet = [event_type(at, product=product) for at, product in ((70, f"{vendor} door"), (71, "unseen door"))]
+    lines(root / "quiet" / "event_types.jsonl", quiet)
+
+    measured = found(replace(EVENT_TYPES, quiet="quiet"), root).quiet
+
+    assert measured is not None
+    kept = ["unseen door"] if fold == "train" else [f"{vendor} door", "unseen door"]
+    assert list(dict.fromkeys(one.product for one in measured.examples)) == kept
+
+
+def test_the_digest_of_what_is_held_out_is_of_its_events_and_not_of_their_order(root: Path) -> None:
+    test = found(EVENT_TYPES, root).test
+    backwards = replace(test, examples=test.examples[::-1])
+    fewer = replace(test, examples=test.examples[1:])
+
+    assert test.digest == backwards.digest != fewer.digest
+    assert found(EVENT_TYPES, root, seed=2).test.digest == test.digest
 
 
 @pytest.mark.parametrize("data", [EVENT_TYPES, LABELLED], ids=lambda data: data.kind)

@@ -371,14 +371,24 @@ def test_a_person_labels_on_a_terminal(log: Path, out: Path, model: Path) -> Non
         person.sees("label: ")
         os.write(terminal, b"ben\n")
         person.sees("benign; u takes it back")
+        person.presses("/susp\r")
+        person.sees("suspicious; u takes it back")
+        person.presses("/cr")
+        person.sees("label: cr")
+        os.write(terminal, b"it\n")
+        person.sees("critical; u takes it back")
+        person.presses("2\r")  # the Enter was typed before the next event was there
+        person.sees("suspicious; u takes it back")
+        person.sees("5 labelled")
         person.presses("\r")
-        person.sees("3 labelled")
+        person.sees("6 labelled")
         person.presses("\x03")
-        person.sees("labelled 3 of 30 events")
+        person.sees("labelled 6 of 30 events")
         person.sees("next: python -m quantize measure")
         assert process.wait(PATIENCE_S) == 0
     os.close(terminal)
 
     given = rows(out)
-    assert [row["label"] for row in given] == ["suspicious", "benign", given[2]["model_label"]]
-    assert len({str(row["text"]) for row in given}) == 3
+    assert [row["label"] for row in given[:5]] == ["suspicious", "benign", "suspicious", "critical", "suspicious"]
+    assert given[5]["label"] == given[5]["model_label"]
+    assert len({str(row["text"]) for row in given}) == 6

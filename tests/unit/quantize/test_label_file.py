@@ -1,5 +1,7 @@
+import re
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,3 +147,32 @@ def test_a_file_that_cannot_be_there_is_refused(tmp_path: Path) -> None:
         LabelFile(tmp_path / "nowhere" / "out.jsonl", LABELS)
     with pytest.raises(ConfigError, match="cannot be read"):
         LabelFile(tmp_path, LABELS)
+    with pytest.raises(ConfigError, match=r"/proc/out\.jsonl: cannot be written: .*; give another --out"):
+        LabelFile(Path("/proc/out.jsonl"), LABELS)  # whoever asks may write to it, and it takes no files
+
+
+def test_a_line_that_was_cut_off_is_named_with_what_takes_it_away(path: Path) -> None:
+    whole = b'{"text": "a", "label": "benign"}\n'
+    path.write_bytes(whole + whole[:-5])
+    with pytest.raises(InputError) as refused:
+        LabelFile(path, LABELS)
+    command = re.search("delete it \\(`(.*)`\\); left it", str(refused.value))
+
+    assert command is not None
+    subprocess.run(command[1], shell=True, check=True)  # noqa: S602 - as a person would
+    assert path.read_bytes() == whole
+    path.write_bytes(b"no JSON\n" + whole)
+    with pytest.raises(InputError) as refused:
+        LabelFile(path, LABELS)
+    assert "delete" not in str(refused.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line_and_stays(path: Path) -> None:
+    before = b'\xef\xbb\xbf{"text": "by hand", "label": "benign"}\n'
+    path.write_bytes(before)
+    file = LabelFile(path, LABELS)
+    file.append(FIRST)
+    file.take_back()
+
+    assert [one.text for one in file.given] == ["by hand"]
+    assert path.read_bytes() == before

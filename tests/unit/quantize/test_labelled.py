@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.contracts.errors import ConfigError, InputError
-from quantize.labelled import FOLDS, Labelled, check_proportions, part, phrases_of, read_labelled
+from quantize.labelled import (
+    FOLDS,
+    Labelled,
+    _Phrases,
+    check_proportions,
+    contradictions,
+    part,
+    phrases_of,
+    read_labelled,
+)
 from tests.fakes.tiny_models import TASK
 
 FAILED = "Failed password for root from 10.0.0.1 port 22"
@@ -118,11 +127,33 @@ def test_events_are_grouped_by_the_key_that_is_named(tmp_path: Path) -> None:
     assert [event.group for event in read_labelled(path, TASK, "source")] == ["host-0", "host-1"]
 
 
-@pytest.mark.parametrize("source", [{}, {"source": 3}, {"source": None}])
-def test_an_event_without_the_key_that_groups_it_is_refused(tmp_path: Path, source: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [({}, "no `source`"), ({"source": 3}, "`source` is no string"), ({"source": None}, "`source` is no string")],
+)
+def test_an_event_without_the_key_that_groups_it_is_refused(
+    tmp_path: Path, source: dict[str, object], said: str
+) -> None:
     path = written(tmp_path, *({**row, "source": "host"} for row in ROWS), {**ROWS[0], **source})
 
-    assert refusal(path, "source") == "line 3: no `source`, by which events are parted"
+    assert refusal(path, "source") == f"line 3: {said}, by which events are parted"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_event(tmp_path: Path) -> None:
+    path = written(tmp_path, *ROWS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+    assert [event.text for event in read_labelled(path, TASK)] == [FAILED, OPENED]
+
+
+def test_texts_with_more_than_one_label_are_counted_and_the_first_is_shown() -> None:
+    said = [event("a \x1b", label="benign"), event("b"), event("c"), event("c", label="critical"), event("c")]
+
+    assert contradictions(said, "events.jsonl") == (
+        "events.jsonl: 1 of 3 texts have more than one label; the first, 'c', has `benign`, `critical`"
+    )
+    assert "the first, 'a \\x1b', has" in contradictions([*said, event("a \x1b", label="critical")], "events.jsonl")
+    assert contradictions([event("a"), event("a"), event("b", label="critical")], "events.jsonl") == ""
 
 
 def test_events_that_differ_in_figures_alone_are_one_group(tmp_path: Path) -> None:
@@ -203,6 +234,24 @@ def test_a_near_repeat_of_any_of_a_thousand_records_of_one_form_is_one() -> None
     assert [one.group for one in parted([*events, *again, *others])["test"]] == ["c"]
 
 
+def test_a_near_repeat_is_one_although_its_rarest_words_are_of_another_text() -> None:
+    users = [f"{first}{second}{third}" for first in "abcdefgh" for second in "ijklmnop" for third in "qrstuvwx"]
+    learnt = [event(f"session closed for the local user {user} by the kernel", user, "train") for user in users]
+    greeted = event("hello zoe by night", "greeted", "train")
+    repeat = event("session closed for the local user zoe by the kernel", "repeat", "test")
+    others = [event("a disk is full", "c", "test"), event("door seven was opened", "d", "calibration")]
+
+    assert [one.group for one in parted([*learnt, greeted, repeat, *others])["test"]] == ["c"]
+
+
+@given(st.lists(st.lists(WORDS, max_size=9).map(" ".join), max_size=30), st.lists(WORDS, max_size=9).map(" ".join))
+def test_near_repeats_are_those_that_a_comparison_with_all_finds(known: list[str], text: str) -> None:
+    mine, others = phrases_of(text), [phrases_of(one) for one in known]
+    compared = any(mine == one or len(mine & one) > 0.6 * len(mine | one) for one in others)
+
+    assert _Phrases(known).nearly_hold(text) == compared
+
+
 def test_near_repeats_of_what_is_measured_on_are_not_calibrated_on() -> None:
     events = [
         event(FAILED, "a", "train"),
@@ -265,7 +314,7 @@ def test_a_fold_in_which_nothing_is_left_is_refused_with_how_much_there_was() ->
         parted(alike)
     assert str(refused.value) == "events.jsonl: nothing is left for calibration and test of 4 events in 4 groups"
 
-    with pytest.raises(InputError, match=r"of 5 events in 1 groups"):
+    with pytest.raises(InputError, match=r"of 5 events in 1 group$"):
         parted([event(text, "the only host") for text in different(5)])
 
 
@@ -278,10 +327,10 @@ def test_phrases_know_no_figures_and_no_case(text: str) -> None:
 def test_labels_of_which_there_are_enough_can_be_learnt() -> None:
     learnt = [event(f"{label} {at}", label=label) for label in TASK.label_names for at in range(3)]
 
-    check_proportions([one.label for one in learnt], TASK, 3, "events.jsonl")
+    check_proportions([one.label for one in learnt], TASK, 3, "events.jsonl", of=9)
     with pytest.raises(InputError) as refused:
-        check_proportions([one.label for one in learnt if one.label != "critical"][:-1], TASK, 3, "events.jsonl")
+        check_proportions([one.label for one in learnt if one.label != "critical"][:-1], TASK, 3, "events.jsonl", of=90)
     assert str(refused.value) == (
         "events.jsonl: too few events to learn from: `suspicious` 2, `critical` 0; at least 3 each wanted "
-        "(`data.fewest_per_label`)"
+        "(`data.fewest_per_label`), and 5 of 90 are learnt from"
     )

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from quantize.measure import (
     Bin,
-    Estimate,
     FieldScores,
     LabelScores,
     SourceScores,
@@ -19,7 +18,6 @@ from quantize.measure import (
     estimate_of_share,
     field_scores,
     label_scores,
-    macro_f1,
     macro_f1_of,
     reliability,
     with_a_wrong_value,
@@ -30,7 +28,6 @@ def test_scores_count_what_was_right_by_label() -> None:
     scores = label_scores(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ("benign", "critical"))
 
     assert scores == {"benign": LabelScores(0.5, 1.0, 2 / 3, 1), "critical": LabelScores(1.0, 2 / 3, 0.8, 3)}
-    assert macro_f1(scores) == (2 / 3 + 0.8) / 2
 
 
 def test_a_field_is_right_only_where_the_whole_value_is() -> None:
@@ -116,8 +113,26 @@ def test_a_share_that_varies_has_the_interval_of_its_resamples() -> None:
 def test_a_rare_label_that_is_not_drawn_lowers_no_macro_f1() -> None:
     # Twenty labels of one event each, all of them right, and twenty with many.
     labels = np.concatenate([np.arange(20), np.repeat(np.arange(20, 40), 20)])
+    chosen = np.concatenate([labels[:-1], [20]])
 
-    assert estimate_of_macro_f1(labels, labels, np.arange(len(labels)), 40) == Estimate(1.0, 1.0, 1.0)
+    assert estimate_of_macro_f1(chosen, labels, np.arange(len(labels)), 40).low > 0.98
+
+
+@pytest.mark.parametrize("witnesses", [3, 12, 400])
+def test_what_was_never_wrong_has_an_interval_in_macro_f1_and_in_its_error_too(witnesses: int) -> None:
+    who, labels, every = np.arange(witnesses), np.arange(witnesses) % 3, np.ones(witnesses, np.bool_)
+    share = estimate_of_share(every, who)
+    right, wrong = (estimate_of_macro_f1(chosen, labels, who, 3) for chosen in (labels, (labels + 1) % 3))
+    half = estimate_of_macro_f1(labels, labels, who, 6)
+
+    assert right == share
+    assert (half.low, half.value, half.high) == pytest.approx((share.low / 2, 0.5, 0.5))
+    assert (wrong.low, wrong.value, wrong.high) == (0.0, 0.0, pytest.approx(1 - share.low))
+    # A confidence of 1 is too high by as much as may be wrong; one of 0.9 may be that of the truth.
+    sure, less = (estimate_of_error(lambda _, gap=gap: gap, who, every) for gap in (0.0, 0.1))
+    assert (sure.low, sure.value, sure.high) == (0.0, 0.0, pytest.approx(1 - share.low))
+    assert less.low == pytest.approx(max(0.0, 0.1 - (1 - share.low)))
+    assert less.high == pytest.approx(max(0.1, 1 - share.low - 0.1))
 
 
 def test_labels_that_never_occur_lower_the_macro_f1_and_its_interval_alike() -> None:
@@ -172,7 +187,7 @@ def test_the_confusion_the_scores_and_the_accuracy_count_the_same_events(pairs: 
     assert sum(map(sum, table)) == len(pairs)
     assert [sum(row) for row in table] == [score.events for score in scores.values()]
     assert sum(table[at][at] for at in range(4)) == pytest.approx(accuracy(chosen, labels) * len(pairs))
-    assert macro_f1_of(chosen, labels, 4) == pytest.approx(macro_f1(scores))
+    assert macro_f1_of(chosen, labels, 4) == pytest.approx(np.mean([score.f1 for score in scores.values()]))
 
 
 def test_a_row_of_the_confusion_is_what_became_of_a_label() -> None:

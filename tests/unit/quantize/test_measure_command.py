@@ -101,7 +101,7 @@ def test_the_tables_say_the_same_and_name_the_sources(tmp_path: Path, answered: 
 
     assert (done.exit_code, done.stderr) == (0, "")
     assert f"{EVENTS} events, from 23 sources" in done.stdout
-    assert str(Estimate(1.0, 1.0, 1.0)) in done.stdout
+    assert done.stdout.count(str(Estimate(1.0, 0.025 ** (1 / 23), 1.0))) == 2  # accuracy and macro-F1
     assert sum("product " in line for line in done.stdout.splitlines()) == 20
     assert "and 3 smaller ones" in done.stdout
     assert "\x1b" not in done.stdout
@@ -138,12 +138,12 @@ def test_figures_are_of_the_file_alone() -> None:
     assert [(row.source, row.events) for row in found.by_source] == [("a", 2), ("b", 1), ("c", 1)]
 
 
-def test_a_perfect_release_stays_perfect_where_a_resample_lacks_its_rare_label() -> None:
+def test_a_perfect_release_is_as_sure_of_its_macro_f1_where_a_resample_lacks_its_rare_label() -> None:
     labels = [*["benign"] * 100, *["suspicious"] * 100, "critical"]
     said = [{"benign": BENIGN, "suspicious": SUSPICIOUS, "critical": CRITICAL}[label] for label in labels]
     found = measured(TINY, [event(label, str(at)) for at, label in enumerate(labels)], answers(said), by_source=False)
 
-    assert found.macro_f1 == Estimate(1.0, 1.0, 1.0)
+    assert found.macro_f1 == found.accuracy == Estimate(1.0, pytest.approx(0.025 ** (1 / 201)), 1.0)
 
 
 def test_the_interval_of_an_ece_that_is_all_chance_reaches_below_it() -> None:
@@ -155,6 +155,15 @@ def test_the_interval_of_an_ece_that_is_all_chance_reaches_below_it() -> None:
     )
 
     assert found.ece.low < 0.5 * found.ece.value < found.ece.high
+
+
+def test_of_fewer_than_two_hundred_the_calibration_error_is_not_told() -> None:
+    def table(events: int) -> str:
+        truth = [event(("benign", "critical")[at % 2], str(at)) for at in range(events)]
+        return printed(measured(TINY, truth, answers([BENIGN] * events), by_source=False))
+
+    assert "too few tell it" in table(199)
+    assert "too few tell it" not in table(200)
 
 
 def test_that_none_of_a_few_was_wrong_is_not_that_none_ever_is() -> None:

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import gguf
@@ -11,6 +12,7 @@ from models.contracts.release import METADATA_KEY, Golden, Release
 from models.contracts.task import Label, Task
 from models.seal import SEAL_KEY, check_seal
 from quantize.package import package
+from tests.fakes.tiny_models import RELEASE, tiny_encoder
 
 TASK = Task(
     name="colours",
@@ -138,6 +140,19 @@ def test_nothing_half_written_is_left(model: Path, tmp_path: Path) -> None:
     package(model, Release(name="colours", number=1, task=TASK), tmp_path / "packaged.gguf")
 
     assert {path.name for path in tmp_path.iterdir()} == {"model.gguf", "packaged.gguf"}
+
+
+def test_of_a_full_disk_the_system_speaks_and_nothing_is_left(tmp_path: Path) -> None:
+    model = tiny_encoder(tmp_path / "model.gguf")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (model.stat().st_size * 9 // 10, before[1]))  # ends within the weights
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            package(model, RELEASE, tmp_path / "packaged.gguf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert list(tmp_path.iterdir()) == [model]
 
 
 def test_every_changed_byte_is_found(model: Path, tmp_path: Path) -> None:

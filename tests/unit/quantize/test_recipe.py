@@ -175,6 +175,41 @@ def test_plain_operation_beside_labelled_events_is_refused(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize("package", ["an-encoder", "an-encoder>=1.0", "an-encoder==", "an-encoder==1.0 other"])
+def test_a_package_without_its_version_is_refused(tmp_path: Path, package: str) -> None:
+    assert (
+        refusal(written(tmp_path, base={"package": package, "sha256": DIGEST}))
+        == f'`base.package` is "{package}"; `name==version` wanted'
+    )
+
+
+def test_more_epochs_with_rounded_weights_than_there_are_are_refused(tmp_path: Path) -> None:
+    assert refusal(written(tmp_path, training={"epochs": 40, "rounded_epochs": 80})) == (
+        "`training.rounded_epochs` is 80, and `training.epochs`, of which they are the last, 40"
+    )
+    read_recipe(written(tmp_path, training={"epochs": 40, "rounded_epochs": 40}))
+
+
+def test_a_candidate_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    recipe = path.read_text(encoding="utf-8")
+    twice = '[quantization]\ncandidates = [{ type = "Q4_0" }, { type = "Q8_0" }, { type = "Q4_0" }]\n'
+    path.write_text(f"{recipe}\n{twice}", encoding="utf-8")
+
+    assert refusal(path) == "`quantization.candidates` has Q4_0 more than once"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+    assert read_recipe(path).name == "triage"
+
+
+def test_a_recipe_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "gone.toml") == "cannot be read: No such file or directory"
+
+
 @pytest.mark.parametrize("digest", [None, DIGEST])
 def test_a_finished_model_in_a_package_is_refused_when_the_recipe_is_read(tmp_path: Path, digest: str | None) -> None:
     base = {"kind": "gguf", "path": "model.gguf", "package": "a-model==1.0", "sha256": digest}

@@ -276,7 +276,7 @@ def test_names_in_the_chart_do_not_lie_on_each_other() -> None:
 def test_a_model_that_came_finished_was_neither_quantized_nor_compared_with_itself() -> None:
     recipe = measured.recipe(base=Base(kind="gguf", path="a.gguf", licence="MIT"), training=TrainNothing())
 
-    text = Seen(report(recipe, measured.release(), measured.figures(label_flips=0.0), ())).text
+    text = Seen(report(recipe, measured.release(), measured.figures(label_flips=None), ())).text
 
     assert "nothing of it was quantized here" in text
     assert "labels that differ from the 16-bit model's not measured" in text

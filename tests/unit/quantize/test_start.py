@@ -66,6 +66,15 @@ def test_weights_in_several_files_or_as_pytorch_wrote_them_are_weights(base: Pat
         started(FOLDER, tmp_path)
 
 
+def test_more_layers_than_a_base_has_are_refused(base: Path, tmp_path: Path) -> None:
+    (base / "config.json").write_text('{"num_hidden_layers": 6}', encoding="utf-8")
+
+    assert base_folder(FOLDER, tmp_path, tmp_path / "bases", layers=6) == base
+    with pytest.raises(ConfigError) as refused:
+        base_folder(FOLDER, tmp_path, tmp_path / "bases", layers=7)
+    assert str(refused.value) == f"{base / 'config.json'}: `num_hidden_layers` is 6, and `training.layers` 7"
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_a_folder_that_lacks_a_file_is_refused_with_its_name(base: Path, tmp_path: Path, name: str) -> None:
     (base / name).unlink()

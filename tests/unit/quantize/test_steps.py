@@ -14,7 +14,7 @@ import pytest
 from msgspec import Struct
 
 from models.contracts.errors import ConfigError, HeadwaterError, InputError, UnavailableError
-from quantize.steps import Code, Steps, alone, digest_of_inputs
+from quantize.steps import Code, Steps, alone, digest_of_inputs, told_by_the_system
 from tests.conftest import absent
 
 ROOT = Path(__file__).parents[3]
@@ -328,6 +328,17 @@ def test_a_note_that_cannot_be_read_is_said(bench: Bench) -> None:
         bench.run(1)
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 60, b'{"step":"train","inp', b'{"step":"train"}', b'"\xff'])
+def test_a_note_that_a_loss_of_power_left_is_none_and_the_step_is_done_again(bench: Bench, left: bytes) -> None:
+    done = bench.run(1)
+    (done / "step.json").write_bytes(left)
+    (done / "result").write_bytes(b"")
+
+    assert bench.runs_again_for(1)
+    assert (done / "result").read_text(encoding="utf-8") == "2"
+    assert not bench.runs_again_for(1)
+
+
 def failing(bench: Bench, inputs: list[object], work: Callable[[Path], object]) -> str:
     with pytest.raises(InputError) as refused:
         bench.steps.run("train", inputs, lambda out: work(out) and None)
@@ -363,6 +374,21 @@ def test_what_a_library_says_is_said_in_its_own_words(bench: Bench) -> None:
         raise OSError("Can't load the tokenizer.\nIs it a folder?")
 
     assert failing(bench, [], load) == "train: Can't load the tokenizer. Is it a folder?"
+
+
+def test_what_a_library_says_of_a_full_disk_is_said_as_the_system_does(bench: Bench) -> None:
+    def work(out: Path) -> None:
+        with told_by_the_system(out):
+            raise InputError("llama.cpp does not convert it: 9 requested and 7 written")
+
+    assert failing(bench, [], work) == "llama.cpp does not convert it: 9 requested and 7 written"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        said = failing(bench, [], work)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert re.fullmatch(r"train: cannot write to \S+\.unfinished: File too large", said)
 
 
 def stopped_after(seconds: float, stop: Callable[[], object]) -> Callable[[Path], None]:
