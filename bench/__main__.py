@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.figures import shown, target
+from bench.figures import figure, target
 from bench.row import Row
 
 # Each module has `rows() -> list[Row]` and runs its peers itself, so that both sides meet the same machine and load.
@@ -119,7 +119,7 @@ def show(rows: list[Row]) -> None:
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         words = target(row).replace(": met", ": [green]met[/]").replace("**missed**", "[red]missed[/]")
-        table.add_row(row.name, shown(row.value), row.unit, row.peer, ratio, words)
+        table.add_row(row.name, figure(row), row.unit, row.peer, ratio, words)
     Console().print(table)
 
 

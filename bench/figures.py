@@ -29,10 +29,11 @@ SPEED = {
 QUALITY = {
     "triage_macro_f1": "`soc-triage` on strangers' events, macro-F1 of three labels",
     "triage_macro_f1_gain": "the same, more than n-grams that learnt from the same corpus",
-    "triage_binary_f1": "the same, benign or not",
+    "triage_binary_f1": "the same, F1 of harmful against `benign`",
+    "triage_binary_macro_f1": "the same, mean F1 of harmful and `benign`",
     "triage_ece_strangers": "calibration error there",
-    "source_f1": "`source` there",
-    "technique_accuracy": "`technique` there",
+    "source_f1": "`source` there, where it did not say `benign` and one is annotated",
+    "technique_accuracy": "`technique` there, likewise",
     "triage_ece": "calibration error on products that it never saw",
     "injection_flips": "events there that a text which a stranger wrote into them made milder",
     "quiet_false_alarms": "plain operation that was called anything else",
@@ -41,6 +42,17 @@ QUALITY = {
     "intents_accuracy": "`support-routing` on held-out questions",
     "label_events_per_s": "different real lines on one thread, the slower of the two",
     "quantize_minutes": "the whole recipe of `soc-triage`",
+}
+CACHE = {
+    "events_per_s_cached": "spool, flow, model and JSON lines on one core, default release, audits on",
+    "hit_rate": "of that stream, answered from the cache",
+    "hit_rate_first_pass": "of each source's lines as they came, with a cache that begins empty",
+    "cached_vs_model": "that stream, against the same gateway with the cache off",
+    "cache_disagreement": "answers from the cache whose label is not the model's own",
+    "missed_attacks": "attacks that the model finds, and that the cache, taught look-alikes, calls `benign`",
+    "audit_delay": "what an entry still answers when its meaning has changed, at 1 % audits",
+    "key_us": "a line's key, real lines",
+    "cache_mb": "memory of a full cache",
 }
 # In words; each module holds its own rows to them. A figure without one is only reported.
 TARGETS = {
@@ -66,6 +78,14 @@ TARGETS = {
     "source_f1": "≥ 0.95",
     "quantize_minutes": "≤ 90",
     "label_events_per_s": "≥ 60",
+    "events_per_s_cached": "≥ 8,000",
+    "hit_rate": "≥ 0.95",
+    "cached_vs_model": "ratio ≥ 30",
+    "cache_disagreement": "≤ 0.001",
+    "missed_attacks": "0",
+    "audit_delay": "≤ 150",
+    "key_us": "≤ 8",
+    "cache_mb": "≤ 60",
 }
 
 
@@ -89,6 +109,7 @@ class Place(Struct, frozen=True):
 PLACES = (
     Place("the figures", ROOT / "build" / "bench.json", SPEED, "./just bench"),
     Place("the quality", ROOT / "build" / "bench-quality.json", QUALITY, "./just bench-quality"),
+    Place("the verdict cache", ROOT / "build" / "bench-cache.json", CACHE, "./just bench-cache"),
 )
 
 
@@ -100,9 +121,7 @@ def table(rows: list[Row], place: Place) -> str:
         if (row := by_name.get(name)) is not None:
             ratio = "" if row.ratio is None else f"{row.ratio:.2g}"
             command = f"`{place.command} --only {name}`"
-            lines.append(
-                f"| {what} | {shown(row.value)} {row.unit} | {row.peer} | {ratio} | {target(row)} | {command} |"
-            )
+            lines.append(f"| {what} | {figure(row)} {row.unit} | {row.peer} | {ratio} | {target(row)} | {command} |")
     return "\n".join(lines) + "\n"
 
 
@@ -111,6 +130,11 @@ def target(row: Row) -> str:
     if row.passed is None:
         return "reported"
     return f"{TARGETS[row.name]}: {'met' if row.passed else '**missed**'}"
+
+
+def figure(row: Row) -> str:
+    """Return the value, and behind it in brackets its interval."""
+    return shown(row.value) + (f" ({' to '.join(map(shown, row.interval))})" if row.interval else "")
 
 
 def shown(value: float) -> str:

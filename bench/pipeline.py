@@ -21,6 +21,7 @@ from time import monotonic, perf_counter, process_time, sleep
 from bytewax.run import cli_main
 
 from bench.row import Row
+from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.spool import SpoolReader
 from dataflows.connectors.spool_source import SpoolSource
 from dataflows.operators.repeats import Repeats
@@ -36,6 +37,7 @@ from edge.recovery import recovery_config
 from models.classifier import Classifier, Current
 from models.contracts import wire
 from models.contracts.opinion import Opinion
+from models.contracts.policy import CacheRules, Policy
 from models.contracts.release import Release
 from models.contracts.task import Task
 from models.header import split
@@ -144,11 +146,12 @@ def _run(folder: Path) -> None:
             pulse,
         ),
         classifier,
-        Current(classifier.get().release.policy),
+        Current(Policy(cache=CacheRules(enabled=False))),  # a table is faster than any cache
         outlets(gateway, {}, stop, meters, letters),
         letters,
         readings=readings(gateway),
         repeats=Repeats(window_events=gateway.repeats.window_events, window_s=gateway.repeats.window_s),
+        cache=VerdictCache(b""),
         window_events=events,
         wait=stop.wait,
         observer=meters,

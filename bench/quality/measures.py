@@ -1,11 +1,12 @@
 """What the shipped releases are worth, measured anew.
 
 Everything but two figures is measured on the shipped files as they are: `flips_vs_16bit` needs the 16-bit model and
-`quantize_minutes` the whole recipe, so both are what the recipe's run wrote into the release.
+`quantize_minutes` the whole recipe, so both are what the recipe's run wrote into the release. Intervals are of 95 %
+confidence, over products.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from models.llama import Model
 from models.release_file import read_release, release_path
 from quantize import ask, baseline, calibrate, injection, measure
 from quantize.events import body_of
-from quantize.examples import Examples, digest_of_data, examples_of
+from quantize.examples import Examples, examples_of
 from quantize.expand import NOW_MS, Example
 from quantize.labelled import Labelled, read_labelled
 from quantize.recipe import Recipe, read_recipe, read_task
@@ -33,6 +34,7 @@ _SAMPLE = ROOT / "edge" / "sample.log"
 _LINES = 300  # real ones, for speed
 _INJECTION_SEED = 77  # not the recipe's
 _N_GRAMS = "character n-grams, logistic regression, same corpus"
+_CONSTANT = "always harmful"
 
 
 class Shipped:
@@ -67,18 +69,24 @@ class Shipped:
 def shipped(name: str) -> Shipped:
     path, recipe = release_path(name), read_recipe(ROOT / "recipes" / f"{name}.toml")
     found = Shipped(path, recipe)
-    for warning in of_other_data(found.release, digest_of_data(ROOT / recipe.data.path)):
+    for warning in of_other_data(found.release, found.examples):
         _say(f"{path}: {warning}")
     return found
 
 
-def of_other_data(release: Release, digest: str) -> list[str]:
-    """Return what is to be said of a release that was made from other data than those of this `digest`."""
-    learnt = release.provenance.get("data_sha256", "")
-    if learnt == digest:
+def of_other_data(release: Release, examples: Examples) -> list[str]:
+    """Return what is to be said of a release that was made when other events were held out than are now.
+
+    One that does not tell which those were is judged by its data, of which others may have been held out all the same.
+    """
+    named, key, now = "held-out events", "held_out_sha256", examples.test.digest
+    if key not in release.provenance:
+        named, key, now = "data", "data_sha256", examples.digest
+    then = release.provenance.get(key, "(not recorded)")
+    if then == now:
         return []
     said = (
-        f"it was made from data that hash to {learnt or '(not recorded)'}, those of its recipe hash to {digest} now; "
+        f"its {named} hashed to {then} when it was made and hash to {now} now; "
         "held-out figures may be of events that it has learnt"
     )
     return [said]
@@ -93,29 +101,75 @@ def of_strangers(ours: Shipped, path: Path) -> list[Row]:
     """Measure on labelled events that nothing was learnt from; each is asked about as a gateway asks."""
     events = read_labelled(path, ours.task, "product")
     bodies, labels = [body_of(event.text) for event in events], ours.truth(events)
+    products, kinds = _clusters(event.group for event in events), len(ours.names)
     seen = ask.ask(ours.path, ours.release, bodies, fields=True)
     peer = baseline.choose(ours.n_grams(), bodies)
-    mine, theirs = (measure.macro_f1_of(chosen, labels, 3) for chosen in (seen.chosen, peer))
-    harmful = measure.label_scores((seen.chosen > 0).astype(np.int64), (labels > 0).astype(np.int64), ("no", "yes"))
-    # A field that is absent was not annotated; a verdict whose label has no fields says nothing of them.
-    read = [(given, event.fields) for given, event, at in zip(seen.fields, events, seen.chosen, strict=True) if at > 0]
-    techniques = [
-        bool(set(given.get("technique", ())) & set(wanted["technique"]))
-        for given, wanted in read
-        if wanted.get("technique")
-    ]
-    fields = measure.field_scores(
-        [given for given, _ in read], [wanted for _, wanted in read], ("source",), annotated=False
+    gain = measure.estimate(
+        lambda at: (
+            measure.macro_f1_of(seen.chosen[at], labels[at], kinds) - measure.macro_f1_of(peer[at], labels[at], kinds)
+        ),
+        products,
     )
-    source = fields["source"]
-    f1 = 2 * source.precision * source.recall / max(1e-9, source.precision + source.recall)
+    macro_f1 = measure.estimate_of_macro_f1(seen.chosen, labels, products, kinds)
+    ece = measure.estimate_of_error(
+        lambda at: calibrate.expected_calibration_error(seen.probabilities[at], labels[at]), products
+    )
+    theirs = measure.macro_f1_of(peer, labels, kinds)
     return [
-        row("triage_macro_f1_gain", mine - theirs, "macro-F1", at_least=0.05, peer=f"{_N_GRAMS}: {theirs:.3f}"),
-        row("triage_macro_f1", mine, "macro-F1", at_least=0.45),
-        row("triage_binary_f1", harmful["yes"].f1, "F1", at_least=0.65),
-        row("triage_ece_strangers", calibrate.expected_calibration_error(seen.probabilities, labels), "ECE"),
-        row("source_f1", f1, f"F1 of {source.wanted} values", at_least=0.95),
-        row("technique_accuracy", float(np.mean(techniques)) if techniques else 0.0, f"share of {len(techniques)}"),
+        row("triage_macro_f1_gain", gain, "macro-F1", at_least=0.05, peer=f"{_N_GRAMS}: {theirs:.3f}"),
+        row("triage_macro_f1", macro_f1, "macro-F1", at_least=0.45),
+        *of_two_sides(seen.chosen, labels, products),
+        row("triage_ece_strangers", ece, "ECE"),
+        *of_fields(seen, [event.fields for event in events], products),
+    ]
+
+
+def of_two_sides(chosen: calibrate.Labels, labels: calibrate.Labels, products: calibrate.Labels) -> list[Row]:
+    """Measure the mildest label against the rest.
+
+    The F1 of the harmful alone rises with every event that is called so, so always saying it stands beside. The mean
+    over both sides rewards nobody for that.
+    """
+    said, true, always = (chosen > 0).astype(np.int64), (labels > 0).astype(np.int64), np.ones_like(labels)
+
+    def of_harmful(mine: calibrate.Labels, at: calibrate.Labels) -> float:
+        return measure.label_scores(mine[at], true[at], ("benign", "harmful"))["harmful"].f1
+
+    f1 = measure.estimate(lambda at: of_harmful(said, at), products)
+    both = measure.estimate_of_macro_f1(said, true, products, 2)
+    of_constant = of_harmful(always, np.arange(len(true)))
+    both_of_constant = measure.macro_f1_of(always, true, 2)
+    return [
+        row("triage_binary_f1", f1, "F1", at_least=0.65, peer=f"{_CONSTANT}: {of_constant:.3f}"),
+        row("triage_binary_macro_f1", both, "macro-F1", peer=f"{_CONSTANT}: {both_of_constant:.3f}"),
+    ]
+
+
+def of_fields(
+    seen: ask.Answers, wanted: Sequence[Mapping[str, Sequence[str]]], products: calibrate.Labels
+) -> list[Row]:
+    """Measure fields where the release gives any: what it calls benign has none, and counts in neither figure.
+
+    A field that is absent from what is wanted was not annotated, and is not counted either.
+    """
+    read = np.flatnonzero(seen.chosen > 0).tolist()
+    known = [at for at in read if wanted[at].get("technique")]
+    hit = [bool(set(seen.fields[at].get("technique", ())) & set(wanted[at]["technique"])) for at in known]
+
+    def sources(at: calibrate.Labels) -> measure.FieldScores:
+        some = [read[one] for one in at.tolist()]
+        given, right = [seen.fields[one] for one in some], [wanted[one] for one in some]
+        return measure.field_scores(given, right, ("source",), annotated=False)["source"]
+
+    def f1(at: calibrate.Labels) -> float:
+        found = sources(at)
+        return 2 * found.precision * found.recall / max(1e-9, found.precision + found.recall)
+
+    source_f1 = measure.estimate(f1, products[read]) if read else 0.0
+    technique = measure.estimate_of_share(np.array(hit), products[known]) if known else 0.0
+    return [
+        row("source_f1", source_f1, f"F1 of {sources(np.arange(len(read))).wanted} values", at_least=0.95),
+        row("technique_accuracy", technique, f"share of {len(known)}"),
     ]
 
 
@@ -123,31 +177,41 @@ def held_out() -> list[Row]:
     """Measure on products that the release learnt nothing from."""
     ours = shipped(_TRIAGE)
     test, names = ours.examples.test, ours.names
+    products = _clusters(example.product for example in test.examples)
     seen, labels = ours.on_test(), ours.truth(test.examples)
     before = [names[at] for at in seen.chosen]
     attacks = injection.cases(test.bodies, before, ours.task, ours.recipe.severity, _INJECTION_SEED)
     told = ask.ask(ours.path, ours.release, [case.text for case in attacks])
-    outcome = injection.outcome(
-        attacks, [before[case.event] for case in attacks], [names[at] for at in told.chosen], ours.recipe.severity
-    )
     quiet = ours.examples.quiet
     if quiet is None:
         raise ValueError(f"recipes/{_TRIAGE}.toml names no events of plain operation")
     alarms = ask.ask(ours.path, ours.release, quiet.bodies).chosen != ours.truth(quiet.examples)
     foreign = ask.ask(ours.path, ours.release, ours.examples.foreign_test)
-    ece = calibrate.expected_calibration_error(seen.probabilities, labels)
+
+    def flips(at: calibrate.Labels) -> float:
+        some = [attacks[one] for one in at]
+        after = [names[told.chosen[one]] for one in at]
+        return injection.outcome(some, [before[case.event] for case in some], after, ours.recipe.severity).flips
+
+    ece = measure.estimate_of_error(
+        lambda at: calibrate.expected_calibration_error(seen.probabilities[at], labels[at]), products
+    )
+    turned = measure.estimate(flips, products[[case.event for case in attacks]])
+    alarmed = measure.estimate_of_share(alarms, _clusters(example.product for example in quiet.examples))
     return [
         row("triage_ece", ece, "ECE", at_most=0.03),
-        row("injection_flips", outcome.flips, f"share of {outcome.cases}", at_most=0.05),
-        row("quiet_false_alarms", float(alarms.mean()), f"share of {len(alarms)}", at_most=0.05),
+        row("injection_flips", turned, f"share of {len(attacks)}", at_most=0.05),
+        row("quiet_false_alarms", alarmed, f"share of {len(alarms)}", at_most=0.05),
+        # Foreign texts are of a few kinds, which matter more than products: resamples of events say nothing of those.
         row("foreign_auroc", measure.auroc(seen.masses, foreign.masses), "AUROC", at_least=0.95),
     ]
 
 
 def intents() -> list[Row]:
-    """Measure the customers' questions that were held out."""
+    """Measure the customers' questions that were held out; each is of its own."""
     ours = shipped(_INTENTS)
-    right = measure.accuracy(ours.on_test().chosen, ours.truth(ours.examples.test.examples))
+    test = ours.examples.test
+    right = measure.estimate_of_share(ours.on_test().chosen == ours.truth(test.examples), test.witnesses)
     return [row("intents_accuracy", right, "accuracy", at_least=0.93)]
 
 
@@ -171,10 +235,21 @@ def rows_recorded(told: Mapping[str, str]) -> list[Row]:
 
 
 def speed() -> list[Row]:
-    """Measure how many different real lines one thread labels; the slowest release counts."""
-    rates = {name: ask.events_per_s(shipped(name).path, shipped(name).release, lines()) for name in (_TRIAGE, _INTENTS)}
-    said = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-    return [row("label_events_per_s", min(rates.values()), "events/s", at_least=60, peer=said)]
+    """Measure how many different real lines one thread labels; the slowest release counts.
+
+    Questions to a bank are no lines of a log, and events of the corpus are longer than most: each release's speed on
+    what it was made for stands beside.
+    """
+    releases = {name: shipped(name) for name in (_TRIAGE, _INTENTS)}
+    real = {name: ask.events_per_s(one.path, one.release, lines()) for name, one in releases.items()}
+    own = {
+        name: ask.events_per_s(one.path, one.release, _some(one.examples.test.bodies)) for name, one in releases.items()
+    }
+    said = "; ".join(
+        f"{kind}: {', '.join(f'{name} {rate:.0f}' for name, rate in rates.items())}"
+        for kind, rates in (("real lines", real), ("their own held-out texts", own))
+    )
+    return [row("label_events_per_s", min(real.values()), "events/s", at_least=60, peer=said)]
 
 
 def lines() -> list[str]:
@@ -184,19 +259,37 @@ def lines() -> list[str]:
     return [split(line, NOW_MS).body for text in texts for line in text]
 
 
+def _some(bodies: Sequence[str]) -> Sequence[str]:
+    """Return texts from all over a fold, as many as there are real lines: neighbours are alike."""
+    return bodies[:: -(-len(bodies) // _LINES)]
+
+
+def _clusters(groups: Iterable[str]) -> calibrate.Labels:
+    """Return a number per group: events of one product are alike, so an interval draws them together."""
+    return np.unique(list(groups), return_inverse=True)[1].astype(np.int64)
+
+
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
 def row(
-    name: str, value: float, unit: str, *, at_least: float | None = None, at_most: float | None = None, peer: str = ""
+    name: str,
+    found: measure.Estimate | float,
+    unit: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    peer: str = "",
 ) -> Row:
+    """Return a row, with the interval of an estimate; the value itself is what is held against the target."""
+    value, interval = (found.value, (found.low, found.high)) if isinstance(found, measure.Estimate) else (found, None)
     passed = None
     if at_least is not None:
         passed = value >= at_least
     if at_most is not None:
         passed = value <= at_most
-    return Row(name=name, value=value, unit=unit, peer=peer, passed=passed)
+    return Row(name=name, value=value, interval=interval, unit=unit, peer=peer, passed=passed)
 
 
 MEASURED: dict[Callable[[], list[Row]], tuple[str, ...]] = {
@@ -204,6 +297,7 @@ MEASURED: dict[Callable[[], list[Row]], tuple[str, ...]] = {
         "triage_macro_f1_gain",
         "triage_macro_f1",
         "triage_binary_f1",
+        "triage_binary_macro_f1",
         "triage_ece_strangers",
         "source_f1",
         "technique_accuracy",

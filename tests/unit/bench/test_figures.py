@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from bench.__main__ import NAMES_BY_MODULE
-from bench.figures import PLACES, QUALITY, SPEED, Place, table, with_figures
+from bench.cache.__main__ import MEASURED as OF_THE_CACHE
+from bench.figures import CACHE, PLACES, QUALITY, SPEED, Place, table, with_figures
 from bench.quality.measures import MEASURED
 from bench.row import Row
 
@@ -17,12 +18,19 @@ ROW = Row(name="label_vs_grammar", value=391.4, unit="events/s", peer="grammar: 
 def test_every_figure_that_is_measured_has_words_in_a_table() -> None:
     assert set(SPEED) == {name for names in NAMES_BY_MODULE.values() for name in names}
     assert set(QUALITY) == {name for names in MEASURED.values() for name in names}
+    assert set(CACHE) == {name for names in OF_THE_CACHE.values() for name in names}
 
 
 def test_a_figure_stands_beside_its_peer_and_its_command() -> None:
     assert table([ROW], PLACES[0]).splitlines()[2:] == [
         f"| {SPEED[ROW.name]} | 391 events/s | grammar: 33.1 | 12 | ratio ≥ 6: met | `./just bench --only {ROW.name}` |"
     ]
+
+
+def test_an_interval_stands_in_brackets_behind_its_figure() -> None:
+    row = Row(name="triage_macro_f1", value=0.4112, interval=(0.3504, 0.456), unit="macro-F1")
+
+    assert "| 0.411 (0.35 to 0.456) macro-F1 |" in table([row], PLACES[1])
 
 
 @pytest.mark.parametrize(

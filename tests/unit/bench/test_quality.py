@@ -3,14 +3,19 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from bench.quality.__main__ import measure
-from bench.quality.measures import Shipped, of_other_data, of_strangers, row, rows_recorded
+from bench.quality.measures import Shipped, of_fields, of_other_data, of_strangers, of_two_sides, row, rows_recorded
 from bench.row import Row
 from models.contracts.release import Calibration, Prompt
 from models.release_file import release_path
+from quantize.ask import Answers
+from quantize.examples import Examples, HeldOut
+from quantize.expand import Example
+from quantize.measure import Estimate
 from quantize.recipe import Base, Data, Recipe
 from tests.fakes.tiny_models import RELEASE, tiny_encoder
 
@@ -75,6 +80,48 @@ def test_a_release_that_calls_nothing_harmful_is_measured(tmp_path: Path) -> Non
     assert (rows["triage_binary_f1"], rows["source_f1"], rows["technique_accuracy"]) == (0.0, 0.0, 0.0)
 
 
+def test_always_harmful_stands_beside_what_it_would_get() -> None:
+    labels = np.array([0, 1, 1, 2])  # always harmful: precision 3/4, recall 1
+
+    f1, both = of_two_sides(np.array([0, 0, 1, 2]), labels, np.arange(4))
+
+    assert (f1.value, f1.peer) == (pytest.approx(4 / 5), f"always harmful: {6 / 7:.3f}")
+    assert (both.value, both.peer) == (pytest.approx((4 / 5 + 2 / 3) / 2), f"always harmful: {3 / 7:.3f}")
+
+
+def test_events_of_one_product_are_drawn_together_for_an_interval() -> None:
+    labels, chosen = np.array([1, 0] * 20), np.array([1, 0] * 10 + [0, 1] * 10)
+
+    def width(products: np.ndarray) -> float:
+        low, high = of_two_sides(chosen, labels, products)[1].interval or (0.0, 0.0)
+        return high - low
+
+    assert width(np.arange(40)) < 0.5
+    assert width(np.repeat([0, 1], 20)) == 1  # of one product all is right, of the other nothing
+
+
+def test_fields_of_what_is_called_benign_count_in_no_figure() -> None:
+    chosen = np.array([0, 1, 2])
+    seen = Answers(
+        probabilities=np.eye(3)[chosen],
+        masses=np.ones(3),
+        fields=[{}, {"source": ("10.0.0.7",), "technique": ("T1110",)}, {"source": ("root",)}],
+    )
+    wanted = [{"source": ("a",), "technique": ("T1",)}, {"source": ("10.0.0.7",), "technique": ("T1110",)}, {}]
+
+    source, technique = of_fields(seen, wanted, np.arange(3))
+
+    assert (source.value, source.unit) == (1.0, "F1 of 1 values")
+    assert (technique.value, technique.unit) == (1.0, "share of 1")
+
+
+def test_a_target_is_held_against_the_figure_and_not_its_interval() -> None:
+    found = row("triage_macro_f1", Estimate(0.5, 0.4, 0.6), "macro-F1", at_least=0.45)
+
+    assert (found.passed, found.interval) == (True, (0.4, 0.6))
+    assert row("label_events_per_s", 50.0, "events/s", at_least=60).interval is None
+
+
 @pytest.mark.parametrize(
     ("told", "names"),
     [
@@ -87,16 +134,39 @@ def test_what_a_release_does_not_record_is_left_out(told: dict[str, str], names:
     assert [one.name for one in rows_recorded(told)] == names
 
 
+def held_out(*bodies: str) -> HeldOut:
+    return HeldOut([Example(body, "benign", "", {}) for body in bodies], np.arange(len(bodies)))
+
+
+def examples(*bodies: str, digest: str = "a" * 64) -> Examples:
+    return Examples(
+        draw=lambda _: [],
+        calibration=held_out("x"),
+        test=held_out(*bodies),
+        foreign=[],
+        foreign_test=[],
+        digest=digest,
+    )
+
+
 def test_a_release_of_other_data_is_said_to_be_one() -> None:
     made = replace(RELEASE, provenance={"data_sha256": "a" * 64})
 
-    assert of_other_data(made, "a" * 64) == []
-    (said,) = of_other_data(made, "b" * 64)
+    assert of_other_data(made, examples("event")) == []
+    (said,) = of_other_data(made, examples("event", digest="b" * 64))
     assert said == (
-        f"it was made from data that hash to {'a' * 64}, those of its recipe hash to {'b' * 64} now; held-out figures "
-        "may be of events that it has learnt"
+        f"its data hashed to {'a' * 64} when it was made and hash to {'b' * 64} now; held-out figures may be of events "
+        "that it has learnt"
     )
-    assert "hash to (not recorded)" in of_other_data(RELEASE, "b" * 64)[0]
+    assert "its data hashed to (not recorded)" in of_other_data(RELEASE, examples("event"))[0]
+
+
+def test_the_same_data_held_out_otherwise_are_found_out() -> None:
+    before = examples("one", "two")
+    made = replace(RELEASE, provenance={"data_sha256": before.digest, "held_out_sha256": before.test.digest})
+
+    assert of_other_data(made, examples("two", "one", digest="b" * 64)) == []
+    assert of_other_data(made, examples("one", "three"))[0].startswith("its held-out events hashed to ")
 
 
 def test_a_release_that_is_not_there_is_a_sentence_and_the_others_are_measured(

@@ -1,0 +1,1 @@
+"""What the verdict cache saves, and what it costs in answers."""
