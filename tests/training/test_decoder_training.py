@@ -34,7 +34,7 @@ TASK = Task(
 )
 TEXTS = {"open": "the door opened for {} today", "shut": "{} shut the door again", "broken": "door fell on {} at once"}
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WHOLE = TrainDecoder(epochs=20, adapters=0, rate=6e-3, batch_tokens=512, max_tokens=256)
+WHOLE = TrainDecoder(epochs=30, adapters=0, rate=3e-3, batch_tokens=512, max_tokens=256)
 ADAPTED = replace(WHOLE, epochs=3, adapters=4)
 plans = pytest.mark.parametrize("plan", [WHOLE, ADAPTED], ids=["whole", "adapters"])
 
