@@ -14,8 +14,9 @@ from bytewax.operators import KeyedStream
 from bytewax.outputs import FixedPartitionedSink
 from msgspec import Struct
 
+from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.observer import Observer
-from dataflows.operators.classify import classify
+from dataflows.operators.answer import answer
 from dataflows.operators.decide import decide
 from dataflows.operators.decode import Reading, Records, decode
 from dataflows.operators.repeats import Repeats, drop_repeats
@@ -49,6 +50,7 @@ def triage(
     *,
     readings: Mapping[str, Reading],
     repeats: Repeats,
+    cache: VerdictCache,
     window_events: int,
     wait: Callable[[float], bool],
     observer: Observer,
@@ -63,7 +65,8 @@ def triage(
         dead_letters: where records go that cannot have a verdict.
         readings: how the records of a source are read, by its name; a source that is not named is plain text.
         repeats: how long an id is remembered, so that its repeats are dropped.
-        window_events: the most events that the classifier is asked about at once.
+        cache: what was answered lately; the policy says how far it may answer.
+        window_events: the most events that are answered at once.
         wait: waits so many seconds, and returns whether to stop; `Event.wait` is one.
         observer: told of every batch.
     """
@@ -71,15 +74,22 @@ def triage(
     records = op.input("records", flow, source)
     decoded = decode("decode", records, readings, observer)
     fresh = drop_repeats("drop_repeats", decoded.events, repeats, observer)
-    classified = classify(
-        "classify", fresh, classifier=classifier, window_events=window_events, wait=wait, observer=observer
+    answered = answer(
+        "answer",
+        fresh,
+        classifier=classifier,
+        policy=policy,
+        cache=cache,
+        window_events=window_events,
+        wait=wait,
+        observer=observer,
     )
-    verdicts = decide("decide", classified.judged, policy, observer)
+    verdicts = decide("decide", answered.judged, policy, observer)
     for outlet in outlets:
         # In front: an outlet may be called as another with something behind it.
         taken = take_routes(f"routes-{outlet.name}", verdicts, outlet.routes)
         op.output(outlet.name, _keyed(f"keyed-{outlet.name}", taken), outlet.sink)
-    letters = op.merge("letters", decoded.letters, classified.letters)
+    letters = op.merge("letters", decoded.letters, answered.letters)
     op.output("dead_letters", _keyed("keyed-dead_letters", letters), dead_letters)
     return flow
 

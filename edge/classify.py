@@ -115,9 +115,7 @@ def answer(lines: Lines, reading: Reading, classifier: Classifier, policy: Polic
         classified = classify_window(decoded.events, classifier)
         answers.update((letter.id, letter) for letter in classified.letters)
         if classified.judged is not None:
-            judged = classified.judged
-            verdicts = decide_window(judged.events, judged.opinions, judged.release, policy)
-            answers.update((verdict.id, verdict) for verdict in verdicts)
+            answers.update((verdict.id, verdict) for verdict in decide_window(classified.judged, policy))
     return [answers[own_id] for own_id in lines.ids]
 
 

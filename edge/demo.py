@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from math import isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep, time
@@ -29,7 +30,8 @@ from models.contracts.wire import decode_toml
 
 SAMPLE = Path(__file__).with_name("sample.log")
 _TASK = Path(__file__).parent.parent / "models" / "tasks" / "soc-triage.toml"
-EVENTS = 300  # of the sample, which is in a random order: its first are as mixed as all
+EVENTS = 300  # lines of the sample, which is in a random order: its first are as mixed as all
+TIMES = 2  # each is sent: real streams repeat themselves, and the cache is to be seen at work
 # Slower than the default model reads these lines on two cores, so that answers come as they do in service. It reads a
 # line whole, and one of JSON has hundreds of tokens.
 _SEND_S = 20.0
@@ -37,6 +39,7 @@ _END_WITHIN_S = 45.0  # of sending and waiting; starting and stopping take a few
 _QUIET_S = 10.0  # without a verdict, once everything is sent: no more are coming
 _REFRESH_S = 0.1
 _LINE_EVERY_S = 2.0
+_LOOK_EVERY_S = 0.5  # at the gateway's own figures
 
 _MQTT_SOURCE = """
 [[sources]]
@@ -100,7 +103,7 @@ def run() -> int:
 
 def sample() -> list[bytes]:
     """Return the lines that are sent."""
-    return SAMPLE.read_bytes().splitlines()[:EVENTS]
+    return SAMPLE.read_bytes().splitlines()[: EVENTS // TIMES] * TIMES
 
 
 def deal(lines: Sequence[bytes], tcp: int, udp: int, mqtt: int) -> list[Sender]:
@@ -145,13 +148,17 @@ def _watch(console: Console, gateway: GatewayProcess, senders: Sequence[Sender],
     task = decode_toml(_TASK.read_text(encoding="utf-8"), Task, str(_TASK))
     score = Score(task.label_names)
     with ThreadPoolExecutor(len(senders)) as pool, _screen(console, score) as show:
-        began = progressed = monotonic()
+        began = progressed = looked = monotonic()
         running = [pool.submit(sender.run) for sender in senders]
         while score.verdicts < expected and gateway.ended is None:
             new = harvest.gather()
             now = monotonic()
             score.add(new, time() * 1e3)
             score.sent, score.elapsed_s = sum(sender.sent for sender in senders), now - began
+            if now - looked >= _LOOK_EVERY_S:
+                looked = now
+                score.audits = _count(gateway, "headwater_cache_audits_total")
+                score.disagreements = _count(gateway, "headwater_cache_disagreements_total")
             show()
             if new or not all(future.done() for future in running):
                 progressed = now
@@ -168,6 +175,12 @@ def _watch(console: Console, gateway: GatewayProcess, senders: Sequence[Sender],
             console.print(f"the gateway ended by itself:\n{gateway.log_tail()}", markup=False)
     for sender, future in zip(senders, running, strict=True):
         _report(console, sender, future)
+
+
+def _count(gateway: GatewayProcess, name: str) -> int:
+    """Return a figure of the gateway; 0 where it does not answer just now."""
+    value = gateway.total(name)
+    return 0 if isnan(value) else int(value)
 
 
 def _report(console: Console, sender: Sender, future: Future[None]) -> None:

@@ -32,12 +32,16 @@ from bytewax.dataflow import Dataflow
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.run import cli_main
 
+from dataflows.cache.snapshot import Made
+from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.spool import SpoolReader
 from dataflows.connectors.spool_source import SpoolSource
 from dataflows.operators.repeats import Repeats
 from dataflows.triage import triage
 from edge import logs
+from edge.cache_files import audit_secret, keep, warm
 from edge.config import Config, config_path, read_config
+from edge.control import ControlServer
 from edge.disk_reserve import DiskReserve
 from edge.examine import require_known_labels, require_sound
 from edge.intake import spool_path
@@ -126,6 +130,12 @@ class Gateway:
         self._release_sha256 = model.sha256
         self._policy: Current[Policy] = Current(policy_in_force(config, model.classifier.release))
         require_known_labels(config, path, model.classifier.release)
+        self._secret = audit_secret(state_dir)
+        self._cache = VerdictCache(self._secret)
+        self._cache.follow(model.classifier.release, self._policy.get())
+        warm(self._cache, state_dir, self._secret, self._made())
+        self._control = ControlServer(state_dir, self._cache, self._classifier, self._policy)
+        opened.callback(self._control.close)
         self._spool_path = spool_path(config)
         self._spool = SpoolReader(self._spool_path)
         self._spool_lock = Lock()
@@ -147,6 +157,7 @@ class Gateway:
             signal.signal(number, lambda *_: None)
         Thread(target=self._obey, args=(signals,), name="control", daemon=True).start()
         self._operations.start()
+        self._control.start()
         failure: BaseException | None = None
         try:
             self._intake.start()
@@ -171,6 +182,10 @@ class Gateway:
 
     def _outcome(self, failure: BaseException | None) -> int:
         if failure is None and self._stop.is_set():
+            self._control.close()
+            # What is to be forgotten, and what a policy that no event has met yet makes worthless, is not kept.
+            self._cache.follow(self._classifier.get().release, self._policy.get())
+            keep(self._cache, Path(self._config.gateway.state_dir), self._secret, self._made())
             log.info("stopped")
             return 0
         if self._stop.is_set() and isinstance(failure, UnavailableError):
@@ -197,10 +212,14 @@ class Gateway:
             letters,
             readings=readings(config),
             repeats=Repeats(window_events=config.repeats.window_events, window_s=config.repeats.window_s),
+            cache=self._cache,
             window_events=config.model.batch_events,
             wait=self._stop.wait,
             observer=self._meters,
         )
+
+    def _made(self) -> Made:
+        return Made.under(self._release_sha256, self._policy.get().cache)
 
     def _status(self) -> Status:
         with self._spool_lock:
@@ -220,6 +239,8 @@ class Gateway:
             events=spool.counters.events,
             losses=spool.counters.losses,
             incidents=spool.counters.incidents,
+            cache_entries=len(self._cache),
+            cache=dict(self._cache.counts),
         )
 
     def _obey(self, signals: int) -> None:

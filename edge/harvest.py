@@ -8,13 +8,17 @@ from models.contracts.wire import decode_verdict
 
 
 class Harvest:
-    """What has come out so far. A repeat of an id is not new, as for everyone who receives verdicts."""
+    """What has come out so far. As for everyone who receives verdicts, a repeat of an id is not new.
+
+    A verdict of a higher revision takes the place of the one before.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read: dict[int, int] = {}  # bytes by inode: a rotated file keeps its own
         self.verdicts: dict[str, Verdict] = {}
         self.repeats = 0
+        self.revised = 0
 
     def gather(self) -> list[Verdict]:
         """Return the verdicts that are new since the last call, in order."""
@@ -22,7 +26,12 @@ class Harvest:
         for path in (*sorted(self._path.parent.glob(f"{self._path.stem}.[0-9]*{self._path.suffix}")), self._path):
             for line in self._whole_lines(path):
                 verdict = decode_verdict(line)
-                if verdict.id in self.verdicts:
+                known = self.verdicts.get(verdict.id)
+                if known is not None and verdict.revision > known.revision:
+                    self.revised += 1
+                    self.verdicts[verdict.id] = verdict
+                    continue
+                if known is not None:
                     self.repeats += 1
                     continue
                 self.verdicts[verdict.id] = verdict

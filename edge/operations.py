@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dataflows.cache.bound import upper_bound
 from dataflows.connectors.binding import unbindable
 from edge.config import Operations
 from models.contracts.errors import UnavailableError
@@ -31,6 +32,17 @@ _REQUEST_TIMEOUT_S = 5.0
 _PROGRESS_WITHIN_S = 60.0  # a batch of a slow model takes tens of seconds; a stuck flow takes for ever
 _LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+_CACHE_COUNTS = {
+    "hits": "Events the verdict cache answered.",
+    "asked": "Events the model was asked about because the verdict cache had no answer.",
+    "audits": "Hits that the model was asked about all the same.",
+    "disagreements": "Audits that contradicted the verdict cache; each removed a template.",
+    "corrected": "Verdicts taken back by one of a higher revision.",
+    "refused": "Templates that are never to answer.",
+    "expired": "Templates that were too old or idle.",
+    "evicted": "Templates that had to make room.",
+}
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -49,6 +61,8 @@ class Status(Struct, frozen=True, kw_only=True):
     events: Mapping[str, int]  # by source; this and what follows since the spool was made, and exact
     losses: Mapping[tuple[str, str], int]  # by source and reason
     incidents: Mapping[tuple[str, str], int]  # by source and what happened; no event is known to be lost by them
+    cache_entries: int
+    cache: Mapping[str, int]  # what the verdict cache counted since the process began
 
 
 def unhealthy(idle_s: float) -> list[str]:
@@ -216,6 +230,15 @@ class _StatusCollector(Collector):
         release.add_metric((now.release, now.release_sha256), 1)
         yield release
         yield _gauge("policy_number", "The policy in force.", now.policy)
+        yield from _cache_metrics(now)
+
+
+def _cache_metrics(now: Status) -> Iterable[Metric]:
+    yield _gauge("cache_entries", "Templates that the verdict cache knows.", now.cache_entries)
+    for name, purpose in _CACHE_COUNTS.items():
+        yield _counter(f"cache_{name}", purpose, (), {(): now.cache.get(name, 0)})
+    bound = upper_bound(now.cache.get("audits", 0), now.cache.get("disagreements", 0))
+    yield _gauge("cache_disagreement_bound", "Share of hits that audits would contradict, upper bound at 95 %.", bound)
 
 
 def _gauge(name: str, purpose: str, value: float) -> Metric:

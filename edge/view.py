@@ -29,6 +29,9 @@ class Score:
         self.by_label: Counter[str] = Counter()
         self.by_route: Counter[str] = Counter()
         self.by_source: Counter[str] = Counter()
+        self.cached = 0
+        self.audits = 0
+        self.disagreements = 0
         self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES)
         self._latest: deque[Verdict] = deque(maxlen=_LATEST)
 
@@ -39,6 +42,7 @@ class Score:
             self.by_label[verdict.label] += 1
             self.by_route[verdict.route] += 1
             self.by_source[verdict.source] += 1
+            self.cached += verdict.cached is not None
             self._latencies_ms.append(max(0.0, now_ms - verdict.received_at_ms))
             if verdict.label != self.labels[0]:
                 self._latest.append(verdict)
@@ -75,6 +79,10 @@ def picture(score: Score, gateway: str) -> RenderableType:
         bar = ProgressBar(total=max(1, score.verdicts), completed=count, width=40, complete_style=colour)
         shares.add_row(Text(label, style=colour), bar, str(count))
     routes = "   ".join(f"{route} {count}" for route, count in score.by_route.most_common())
+    cache = (
+        f"{score.cached} answered   {score.verdicts - score.cached} asked   {score.audits} of them audits   "
+        f"{score.disagreements} disagreed"
+    )
     sources = "   ".join(f"{source} {count}" for source, count in sorted(score.by_source.items()))
     latest = Table.grid(padding=(0, 2))
     for verdict in score.latest():
@@ -86,7 +94,15 @@ def picture(score: Score, gateway: str) -> RenderableType:
         )
     return Group(
         Panel(
-            Group(figures, Text(""), shares, Text(""), Text(f"routes   {routes}"), Text(f"sources  {sources}")),
+            Group(
+                figures,
+                Text(""),
+                shares,
+                Text(""),
+                Text(f"routes   {routes}"),
+                Text(f"sources  {sources}"),
+                Text(f"cache    {cache}"),
+            ),
             title=gateway,
         ),
         Panel(latest, title="the latest verdicts that matter", height=_LATEST + 2),
@@ -99,6 +115,7 @@ def line(score: Score) -> str:
     labels = ", ".join(f"{score.by_label[label]} {label}" for label in score.labels)
     return (
         f"{score.elapsed_s:5.1f} s  {score.sent} in, {score.verdicts} out ({score.per_second:.0f}/s)  {labels}  "
+        f"cache {score.cached} answered, {score.audits} audits, {score.disagreements} disagreed  "
         f"latency {median_ms:.0f} ms, p95 {p95_ms:.0f} ms"
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -27,13 +27,15 @@ from models.roles import Float32s, RoleReader, Span, candidates, covered
 from models.window import shares
 from models.wording import Wording, words_of
 
+K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
 
 _TEXTS_AT_ONCE = 8
 _ROWS = 512
 _BYTES_PER_TOKEN = 16
-
+READINGS: Final = 4096
+"""So many are remembered: some megabytes."""
 
 _WORDS_REMEMBERED = 16_384
 _LONGEST_REMEMBERED = 64  # characters; strangers write longer ones to fill memory, and nobody writes them twice
@@ -45,12 +47,38 @@ class _Text(Struct, frozen=True):
     tokens: list[int]
     truncated: bool
 
+    @property
+    def reading(self) -> bytes:
+        """What the model is given: two texts with one reading have one label."""
+        return np.array(self.tokens, np.int32).tobytes()
+
+
+class _Latest(dict[K, T]):
+    """What was computed last; the oldest goes first."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def shorten(self) -> None:
+        while len(self) > self._most:
+            del self[next(iter(self))]
+
+
+class _Asked(Struct, frozen=True):
+    """A text whose tokens' vectors are wanted, and which rows of them stand for a candidate."""
+
+    tokens: list[int]
+    ranges: list[Span]
+
 
 class EncoderClassifier:
     """A `Classifier` on an encoder GGUF whose labels are the task's."""
 
-    def __init__(self, model: Model, release: Release, *, threads: int) -> None:
+    def __init__(self, model: Model, release: Release, *, threads: int, remembered: int = READINGS) -> None:
         """Open one context per thread, and as many again for a release that reads copied fields.
+
+        What the model says is remembered for so many readings: its weights do not change, so it would say it again.
 
         Raises:
             UntrustedError: the head's outputs are not the task's, its texts have no marks at their ends, or the layer
@@ -75,6 +103,8 @@ class EncoderClassifier:
                     f"{model.path}: its layer for the fields reads vectors of {self._roles.width} numbers, the model's "
                     f"have {self._readers[0].outputs}; refused it"
                 )
+        self._said: _Latest[bytes, Logits] = _Latest(remembered)
+        self._scored: _Latest[tuple[bytes, bytes], Float32s] = _Latest(remembered)
         self._tokens_of_word = lru_cache(_WORDS_REMEMBERED)(self._encode_word)
 
     @property
@@ -96,12 +126,17 @@ class EncoderClassifier:
 
     def _classify(self, texts: Sequence[str]) -> list[Opinion]:
         read = {text: self._encode(text) for text in dict.fromkeys(texts)}
-        distinct = {tuple(words.tokens): words.tokens for words in read.values()}
-        order = sorted(distinct.values(), key=lambda tokens: (len(tokens), tokens))
-        answers = self._shared(_read, self._lanes, order, [len(tokens) for tokens in order])
-        logits = dict(zip(map(tuple, order), np.concatenate(answers), strict=True))
-        opinions = {text: self._opinion(logits[tuple(words.tokens)], words) for text, words in read.items()}
-        opinions |= self._with_copied(opinions, read)
+        readings = {text: words.reading for text, words in read.items()}
+        new = {readings[text]: words.tokens for text, words in read.items() if readings[text] not in self._said}
+        if new:
+            order = sorted(new, key=lambda reading: (len(new[reading]), new[reading]))
+            tokens = [new[reading] for reading in order]
+            answers = self._shared(_read, self._lanes, tokens, [len(each) for each in tokens])
+            self._said.update(zip(order, np.concatenate(answers), strict=True))
+        opinions = {text: self._opinion(self._said[readings[text]], words) for text, words in read.items()}
+        opinions |= self._with_copied(opinions, read, readings)
+        self._said.shorten()
+        self._scored.shorten()
         return [opinions[text] for text in texts]
 
     def _shared(
@@ -140,29 +175,40 @@ class EncoderClassifier:
         task = self._release.task
         return task.label_names[int(np.argmax(probabilities))] in task.fields_for
 
-    def _with_copied(self, opinions: dict[str, Opinion], read: dict[str, _Text]) -> dict[str, Opinion]:
+    def _with_copied(
+        self, opinions: dict[str, Opinion], read: dict[str, _Text], readings: dict[str, bytes]
+    ) -> dict[str, Opinion]:
         """Add what is copied from the texts, in a second pass: the first told nothing of single tokens."""
+        roles = self._roles
         asked = [text for text, opinion in opinions.items() if self._has_fields(opinion.probabilities)]
-        if self._roles is None or not asked:
+        if roles is None or not asked:
             return {}
 
-        def copied(lane: Encoder, texts: list[str]) -> list[dict[str, tuple[str, ...]]]:
-            return [self._copied(lane, text, read[text].tokens) for text in texts]
+        def scored(lane: Encoder, some: list[_Asked]) -> list[Float32s]:
+            return [roles.scores(means(lane.encode([each.tokens]), each.ranges)) for each in some]
 
-        found = self._shared(copied, self._readers, asked, [len(read[text].tokens) for text in asked])
+        spans: dict[str, list[Span]] = {}
+        keys: dict[str, tuple[bytes, bytes]] = {}
+        new: dict[tuple[bytes, bytes], _Asked] = {}
+        for text in asked:
+            tokens = read[text].tokens
+            spans[text], ranges = self._candidates(text, tokens)
+            keys[text] = key = readings[text], np.array(ranges, np.int32).tobytes()
+            if ranges and key not in self._scored:
+                new[key] = _Asked(tokens, ranges)
+        if new:
+            found = self._shared(scored, self._readers, list(new.values()), [len(each.tokens) for each in new.values()])
+            self._scored.update(zip(new, chain.from_iterable(found), strict=True))
         names = [field.name for field in self._release.task.fields]  # in the task's order, as a decoder writes them
-        both = zip(asked, chain.from_iterable(found), strict=True)
-        merged = {text: opinions[text].fields | fields for text, fields in both}
+        merged = {
+            text: opinions[text].fields
+            | (roles.choose(text, spans[text], self._scored[keys[text]]) if spans[text] else {})
+            for text in asked
+        }
         return {
             text: replace(opinions[text], fields={name: fields[name] for name in names if name in fields})
             for text, fields in merged.items()
         }
-
-    def _copied(self, lane: Encoder, text: str, tokens: list[int]) -> dict[str, tuple[str, ...]]:
-        spans, ranges = self._candidates(text, tokens)
-        if self._roles is None or not spans:
-            return {}
-        return self._roles.read(text, spans, means(lane.encode([tokens]), ranges))
 
     def _candidates(self, text: str, tokens: Sequence[int]) -> tuple[list[Span], list[Span]]:
         """Return where values may stand, and which rows of the tokens' vectors stand for each.

@@ -8,7 +8,7 @@ from models.classifier import Classifier
 from models.contracts.errors import UntrustedError
 from models.contracts.release import Release
 from models.decoder import DecoderClassifier
-from models.encoder import EncoderClassifier
+from models.encoder import READINGS, EncoderClassifier
 from models.llama import Model
 from models.release_file import check_digest, read_release, release_path
 
@@ -36,8 +36,12 @@ def open_classifier(
     return classifier
 
 
-def classifier_of(model: Model, release: Release, *, threads: int = 0, context_tokens: int = 1024) -> Classifier:
+def classifier_of(
+    model: Model, release: Release, *, threads: int = 0, context_tokens: int = 1024, readings: int = READINGS
+) -> Classifier:
     """Return what answers the release's task with the model, which it closes when it is closed.
+
+    An encoder remembers what it said of so many readings; 0 where its speed is measured.
 
     Raises:
         UntrustedError: the model cannot answer the task.
@@ -49,5 +53,5 @@ def classifier_of(model: Model, release: Release, *, threads: int = 0, context_t
         found = "an encoder with a head" if encodes else "no encoder with a head"
         raise UntrustedError(f"{model.path}: release {release.title} has a prompt of kind `{kind}`, and is {found}")
     if encodes:
-        return EncoderClassifier(model, release, threads=threads)
+        return EncoderClassifier(model, release, threads=threads, remembered=readings)
     return DecoderClassifier(model, release, threads=threads, context_tokens=context_tokens)

@@ -69,14 +69,19 @@ class RoleReader:
         self.width = self._weights.shape[1]  # of a vector
 
     def read(self, event: str, spans: Sequence[Span], vectors: Float32s) -> dict[str, tuple[str, ...]]:
-        """Return the values of every field that has any, the likeliest first.
+        """Return what `scores` and `choose` make of an event; `vectors` has a row per span."""
+        return self.choose(event, spans, self.scores(vectors))
 
-        `vectors` has a row per span: the mean of its tokens' vectors.
-        """
+    def scores(self, vectors: Float32s) -> Float32s:
+        """Return, for each span, the log-probability of each role; a row is the mean of a span's token vectors."""
+        logits: Float32s = vectors @ self._weights.T + self._bias
+        logits -= np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        return logits
+
+    def choose(self, event: str, spans: Sequence[Span], logits: Float32s) -> dict[str, tuple[str, ...]]:
+        """Return the values of every field that has any, the likeliest first."""
         if not spans:
             return {}
-        logits = vectors @ self._weights.T + self._bias
-        logits -= np.logaddexp.reduce(logits, axis=1, keepdims=True)
         best = logits.argmax(axis=1)
         taken: list[Span] = []
         found: dict[str, list[str]] = {}

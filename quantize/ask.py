@@ -84,7 +84,10 @@ class Asked:
             release = replace(release, task=replace(release.task, fields_for=()))
         loaded = Model(model)
         try:
-            self._classifier = classifier_of(loaded, release, threads=threads, context_tokens=context_tokens)
+            # Nothing is remembered: what is measured is what the model takes for each text.
+            self._classifier = classifier_of(
+                loaded, release, threads=threads, context_tokens=context_tokens, readings=0
+            )
         except Exception:
             loaded.close()
             raise

@@ -9,7 +9,7 @@ import pytest
 
 from edge import config
 from edge.operations import Meters, OperationsServer, Status
-from models.contracts.policy import Policy
+from models.contracts.policy import CacheRules, Policy
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "guides" / "gateway.md").read_text(encoding="utf-8")
@@ -20,6 +20,7 @@ SECTIONS: dict[str, tuple[type[msgspec.Struct], set[str]]] = {
     "`[gateway]`": (config.Gateway, set()),
     "`[model]`": (config.Model, set()),
     "`[policy]`": (Policy, set()),
+    "`[policy.cache]`": (CacheRules, set()),
     "`[spool]`": (config.Spool, set()),
     "`[repeats]`": (config.Repeats, set()),
     "`[operations]`": (config.Operations, set()),
@@ -48,6 +49,8 @@ def default(field: msgspec.structs.FieldInfo) -> str:
         value = field.default
     else:
         return "required"
+    if isinstance(value, CacheRules):
+        return "[policy.cache]"
     return "none" if value is None else msgspec.json.encode(value).decode()
 
 
@@ -106,6 +109,8 @@ def test_the_guide_has_every_metric_and_no_other() -> None:
         events={},
         losses={},
         incidents={},
+        cache_entries=0,
+        cache={},
     )
     server = OperationsServer(config.Operations(port=0), meters, lambda: status.idle_s, lambda: status)
     server.close()

@@ -83,6 +83,10 @@ def _head(verdict: Verdict, style: Cef) -> bytes:
         "cs3": msgspec.json.encode(verdict.fields).decode() if verdict.fields else None,
         "cs4Label": None if verdict.topic is None else "topic",
         "cs4": verdict.topic,
+        "cs5Label": None if verdict.cached is None else "cached",
+        "cs5": verdict.cached,
+        "cn2Label": "revision" if verdict.revision else None,
+        "cn2": str(verdict.revision) if verdict.revision else None,
     }
     pairs = " ".join(f"{key}={_extension(value)}" for key, value in extension.items() if value is not None)
     host = _NOT_PRINTABLE.sub("_", style.gateway)[:255] or "-"

@@ -71,6 +71,8 @@ def _head(verdict: Verdict, style: Rfc5424, *, truncated: bool) -> bytes:
         "fields": msgspec.json.encode(verdict.fields).decode() if verdict.fields else None,
         "truncated": "true" if truncated else None,
         "replaced": "true" if verdict.replaced else None,
+        "cached": verdict.cached,
+        "revision": str(verdict.revision) if verdict.revision else None,
     }
     data = "".join(f' {name}="{_value(value)}"' for name, value in parameters.items() if value is not None)
     return (

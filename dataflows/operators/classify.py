@@ -1,31 +1,14 @@
-"""Events in; opinions, and dead letters for what no classifier can read, out.
+"""What a classifier says of a window of events: an opinion on each, or a dead letter for what it cannot read. Pure."""
 
-The classifier in force is read anew for every window, so one that replaces another is in use at the next window, and
-every window of answers knows which release made it. A classifier that is closed while a window waits for it says that
-it is unavailable, and the retry finds its successor.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from random import Random
-from time import perf_counter
-
-import structlog
-from bytewax import operators as op
-from bytewax.dataflow import Stream, operator
 from msgspec import Struct
 
-from dataflows.backoff import Backoff
-from dataflows.observer import Observer
-from models.classifier import Classifier, Current
-from models.contracts.errors import InputError, UnavailableError
+from models.classifier import Classifier
+from models.contracts.errors import InputError
 from models.contracts.event import DeadLetter, Event
 from models.contracts.opinion import Opinion
 from models.contracts.release import Release
-
-log = structlog.get_logger()
-
-PATIENCE = Backoff(first_s=0.2, most_s=5.0, attempts=8)  # about 17 s; then the flow stops, and nothing is lost by that
 
 
 class Judged(Struct, frozen=True):
@@ -34,6 +17,8 @@ class Judged(Struct, frozen=True):
     events: list[Event]
     opinions: list[Opinion]
     release: Release
+    templates: Sequence[str | None] = ()  # which cache entry answered each; empty where none did
+    revision: int = 0  # higher than 0 where it takes back what was said of these events
 
 
 class Classified(Struct, frozen=True):
@@ -41,44 +26,6 @@ class Classified(Struct, frozen=True):
 
     judged: Judged | None
     letters: list[DeadLetter]
-
-
-@dataclass(frozen=True)
-class ClassifiedStreams:
-    """Windows of opinions, and lists of dead letters; none is empty."""
-
-    judged: Stream[Judged]
-    letters: Stream[list[DeadLetter]]
-
-
-@operator
-def classify(
-    step_id: str,
-    up: Stream[list[Event]],
-    *,
-    classifier: Current[Classifier],
-    window_events: int,
-    wait: Callable[[float], bool],
-    observer: Observer,
-) -> ClassifiedStreams:
-    """Ask the classifier in force about `window_events` at a time; `wait(seconds)` returns whether to stop."""
-
-    def ask(window: list[Event]) -> Classified:
-        began = perf_counter()
-        classified = _patiently(lambda: classify_window(window, classifier.get()), wait)
-        observer.classified(len(window), perf_counter() - began)
-        if classified.letters:
-            observer.buried(classified.letters)
-        return classified
-
-    def step(events: list[Event]) -> Iterator[Classified]:
-        return (ask(events[at : at + window_events]) for at in range(0, len(events), window_events))
-
-    parted = op.flat_map("ask", up, step)
-    return ClassifiedStreams(
-        judged=op.filter_map("judged", parted, lambda classified: classified.judged),
-        letters=op.filter_map("letters", parted, lambda classified: classified.letters or None),
-    )
 
 
 def classify_window(events: list[Event], classifier: Classifier) -> Classified:
@@ -128,19 +75,3 @@ def _refused(event: Event, error: InputError) -> DeadLetter:
         raw=event.text.encode("utf-8", "surrogatepass"),
         topic=event.topic,
     )
-
-
-def _patiently(attempt: Callable[[], Classified], wait: Callable[[float], bool]) -> Classified:
-    try:
-        return attempt()
-    except UnavailableError as error:
-        problem = error
-    for delay_s in PATIENCE.delays(Random()):  # noqa: S311 - jitter, not a secret
-        log.warning("classifier_unavailable", reason=str(problem), wait_s=round(delay_s, 1))
-        if wait(delay_s):
-            raise problem
-        try:
-            return attempt()
-        except UnavailableError as error:
-            problem = error
-    raise problem

@@ -1,6 +1,6 @@
 """Opinions in; verdicts, each with its route, out. Pure."""
 
-from collections.abc import Sequence
+from itertools import repeat
 
 from bytewax import operators as op
 from bytewax.dataflow import Stream, operator
@@ -8,10 +8,7 @@ from bytewax.dataflow import Stream, operator
 from dataflows.observer import Observer
 from dataflows.operators.classify import Judged
 from models.classifier import Current
-from models.contracts.event import Event
-from models.contracts.opinion import Opinion
 from models.contracts.policy import Policy, Route
-from models.contracts.release import Release
 from models.contracts.verdict import Verdict
 
 
@@ -20,28 +17,28 @@ def decide(step_id: str, up: Stream[Judged], policy: Current[Policy], observer: 
     """Turn opinions into verdicts by the policy in force, read once for each window."""
 
     def step(judged: Judged) -> list[Verdict]:
-        verdicts = decide_window(judged.events, judged.opinions, judged.release, policy.get())
+        verdicts = decide_window(judged, policy.get())
         observer.decided(verdicts)
         return verdicts
 
     return op.map("verdicts", up, step)
 
 
-def decide_window(
-    events: Sequence[Event], opinions: Sequence[Opinion], release: Release, policy: Policy
-) -> list[Verdict]:
+def decide_window(judged: Judged, policy: Policy) -> list[Verdict]:
     """Return one verdict per event, in order.
 
     The most probable label stands, and the verdict is accepted, when its probability reaches the label's threshold and
     the labels cover at least `mass_floor` of what the model would say. Otherwise it takes the policy's doubtful route;
     there, `unsure` means the task's default label with its own probability. Of equally probable labels the first wins.
     """
+    release, revision = judged.release, judged.revision
+    templates = judged.templates or repeat(None, len(judged.events))
     names = release.task.label_names
     thresholds = [policy.accepts_from(name) for name in names]
     default = names.index(release.task.default_label)
     title, number, floor, doubtful = release.title, policy.number, policy.mass_floor, policy.doubtful
     verdicts = []
-    for event, opinion in zip(events, opinions, strict=True):
+    for event, opinion, template in zip(judged.events, judged.opinions, templates, strict=True):
         probabilities = opinion.probabilities
         if len(probabilities) != len(names):
             raise RuntimeError(f"{title}: {len(probabilities)} probabilities for {len(names)} labels; stopped the flow")
@@ -75,6 +72,8 @@ def decide_window(
                 truncated=event.truncated or opinion.truncated,
                 replaced=event.replaced,
                 topic=event.topic,
+                cached=template,
+                revision=revision,
             )
         )
     return verdicts

@@ -1,17 +1,48 @@
-"""Thresholds and routes: small, versioned, changes often."""
+"""Thresholds, routes and cache rules: small, versioned, changes often."""
 
 import math
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
-from models.contracts.scalars import LabelName, Number, Probability
+from models.contracts.scalars import Count, LabelName, Number, Probability
 
 Route = Literal["accepted", "escalated", "review", "unsure"]
 ROUTES: tuple[Route, ...] = ("accepted", "escalated", "review", "unsure")
 
 NEVER: Final = 1.0
 """As a threshold: the label is not accepted, not even at a confidence that was rounded up to 1."""
+
+Mask = Literal["address", "time", "identifier", "number", "port", "counter", "amount"]
+MASKS: Final[tuple[Mask, ...]] = get_args(Mask)
+"""The kinds of words in which two events with one answer may differ; `models/masking.py` says what is of each kind."""
+
+_Seconds = Annotated[float, Meta(gt=0)]
+
+
+class CacheRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an earlier answer may stand for an event that is alike; `docs/guides/cache.md`.
+
+    Grave labels are those for which the task reads fields. Of several audit rates that apply the highest counts.
+    """
+
+    enabled: bool = True
+    doubtful: bool = True  # also answers that are not accepted; never where nobody looks (`doubtful = "unsure"`)
+    masks: tuple[Mask, ...] = MASKS  # what two events with one answer may differ in
+    known_addresses: tuple[str, ...] = ()  # never masked
+    ask_first: Number = 3  # different events of a template that have to agree before it answers
+    ask_first_grave: Number = 5
+    audit_rate: Probability = 0.01
+    audit_rate_grave: Probability = 0.02
+    audit_rate_young: Probability = 0.05
+    young_hits: Count = 100  # a template with fewer is young
+    bound: Probability = 0.0  # of a template's share of wrong hits, at 95 % confidence; 0 asks for none
+    bound_within_hits: Number = 100_000  # audits are so frequent that the bound is reached by then
+    max_entries: Number = 100_000
+    max_age_s: _Seconds = 7 * 24 * 3600.0  # then it is learnt anew
+    max_idle_s: _Seconds = 24 * 3600.0  # without a hit
+    recent_events: Count = 4096  # answered from the cache, kept to be asked again when an audit disagrees
+    recent_s: _Seconds = 600.0
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="policy/1"):
@@ -25,6 +56,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
     accept_at_by_label: dict[LabelName, Probability] = field(default_factory=dict)  # overrides `accept_at`
     mass_floor: Probability = 0.0  # below this label mass nothing is accepted, however confident
     doubtful: Literal["escalated", "review", "unsure"] = "review"  # where what is not accepted goes
+    cache: CacheRules = CacheRules()
 
     def accepts_from(self, label: str) -> float:
         """Return the confidence from which on a verdict with this label is accepted; infinity when it never is."""

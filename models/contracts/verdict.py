@@ -7,7 +7,7 @@ from models.contracts.scalars import Count, EventId, LabelName, Name, Number, Pr
 
 
 class Verdict(Struct, frozen=True, tag="verdict/1", gc=False):
-    """One per event; a repeat has the same `id`, so that whoever receives it can drop it.
+    """One per event; a repeat has the same `id` and `revision`, so that whoever receives it can drop it.
 
     `id, text, label, confidence, probabilities, label_mass, fields, route, release, policy` are the contract of
     `python -m edge classify`; the rest says where the event came from. `confidence` is the probability of `label`.
@@ -32,3 +32,5 @@ class Verdict(Struct, frozen=True, tag="verdict/1", gc=False):
     truncated: bool = False
     replaced: bool = False
     topic: str | None = None
+    cached: str | None = None  # the cache entry that answered; its text by `python -m edge cache`
+    revision: Count = 0  # of two verdicts with one id the higher stands

@@ -16,6 +16,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from dataflows.backoff import Backoff
+from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.courier import CourierSink, Limits
 from dataflows.connectors.json_lines import JsonLinesCarrier
 from dataflows.connectors.rfc5424 import Rfc5424, message
@@ -67,6 +68,7 @@ def main(folder: Path, siem_port: int, *, drain: bool) -> None:
         lines("dead_letters"),
         readings={},
         repeats=Repeats(),
+        cache=VerdictCache(b"secret"),
         window_events=16,
         wait=stop.wait,
         observer=Unobserved(),

@@ -7,6 +7,7 @@ import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.testing import TestingSource, run_main
 
+from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.observer import Unobserved
 from dataflows.operators.decode import Reading
 from dataflows.operators.repeats import Repeats
@@ -51,6 +52,7 @@ def flow(
     settings = {
         "readings": {},
         "repeats": Repeats(),
+        "cache": VerdictCache(b"secret"),
         "window_events": 64,
         "wait": lambda _seconds: False,
         "observer": Unobserved(),
@@ -169,6 +171,7 @@ def test_every_verdict_carries_the_release_and_the_policy_that_made_it_when_both
             ways.letters,
             readings={},
             repeats=Repeats(),
+            cache=VerdictCache(b"secret"),
             window_events=64,
             wait=lambda _seconds: False,
             observer=Replacing(),

@@ -33,6 +33,8 @@ WELL = Status(
     events={"syslog-tcp": 12},
     losses={("syslog-udp", "receive-buffer"): 7},
     incidents={("syslog-tcp", "framing"): 1},
+    cache_entries=5,
+    cache={"hits": 90, "audits": 3},
 )
 STUCK = Status(
     release="soc-triage-1",
@@ -48,6 +50,8 @@ STUCK = Status(
     events={},
     losses={},
     incidents={},
+    cache_entries=0,
+    cache={},
 )
 
 

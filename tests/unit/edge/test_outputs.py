@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from bytewax.testing import TestingSource
 
+from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.observer import Unobserved
 from dataflows.operators.repeats import Repeats
 from dataflows.triage import triage
@@ -33,6 +34,7 @@ def test_outputs_may_be_called_anything_and_each_is_a_step_of_its_own(tmp_path: 
         letters,
         readings={},
         repeats=Repeats(),
+        cache=VerdictCache(b"secret"),
         window_events=64,
         wait=lambda _seconds: False,
         observer=Unobserved(),

@@ -252,3 +252,41 @@ def test_a_layer_that_is_no_row_per_name_is_refused(tmp_path: Path, numbers: int
 
     with pytest.raises(UntrustedError, match=f"of {4 * numbers} bytes for 3 names"):
         open_classifier(path)
+
+
+def test_what_was_read_before_is_not_read_again_and_says_the_same(
+    reader_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    encode = Encoder.encode
+
+    def counted(self: Encoder, texts: list[list[int]]) -> np.ndarray:
+        read.append(len(texts))
+        return encode(self, texts)
+
+    monkeypatch.setattr(Encoder, "encode", counted)
+    layer = np.zeros((len(COPIED), ENCODER.width + 1))
+    layer[COPIED.index("source"), -1] = 9  # of words that are equally likely the first
+    first = "192.0.2.7 tried a password for root from port 51122"
+    other = first.replace("192.0.2.7", "198.51.100.77")  # `words-1` has `public ip` for both
+    with Model(reader_file) as model:
+        remembers = EncoderClassifier(model, reader_of(layer), threads=1, remembered=64)
+        asks = EncoderClassifier(model, reader_of(layer), threads=1, remembered=0)
+        (of_first,) = remembers.classify([first])
+        reads = len(read)
+        (said,) = remembers.classify([other])
+        assert len(read) == reads
+        (wanted,) = asks.classify([other])
+        assert len(read) == reads + 2
+
+    assert said == wanted
+    assert "192.0.2.7" in str(of_first.fields)
+    assert "198.51.100.77" in str(said.fields)
+
+
+def test_no_more_is_remembered_than_was_asked_for(encoder_file: Path) -> None:
+    with Model(encoder_file) as model:
+        classifier = EncoderClassifier(model, RELEASE, threads=1, remembered=2)
+        classifier.classify([f"event {word}" for word in ("a", "b", "c", "d")])
+
+        assert len(classifier._said) == 2

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataflows.operators.classify import Judged
 from dataflows.operators.decide import decide_window
 from dataflows.operators.decode import decode_records
 from models.contracts import wire
@@ -19,7 +20,7 @@ EVENT = decode_records(batch("<86>Jan 31 23:59:59 web-1 sshd[42]: Failed passwor
 
 def decide(*probabilities: float, mass: float = 1.0, policy: Policy | None = None, **opinion: Any) -> Verdict:
     said = Opinion(probabilities=probabilities, label_mass=mass, **opinion)
-    (verdict,) = decide_window([EVENT], [said], release(3), policy if policy is not None else Policy(number=7))
+    (verdict,) = decide_window(Judged([EVENT], [said], release(3)), policy if policy is not None else Policy(number=7))
     return verdict
 
 
@@ -48,7 +49,7 @@ def test_a_verdict_keeps_the_topic_that_its_event_came_by() -> None:
     said = Opinion(probabilities=(1.0, 0.0, 0.0), label_mass=1.0)
     events = [EVENT, msgspec.structs.replace(EVENT, topic="devices/7/log")]
 
-    verdicts = decide_window(events, [said, said], release(3), Policy())
+    verdicts = decide_window(Judged(events, [said, said], release(3)), Policy())
 
     assert [verdict.topic for verdict in verdicts] == [None, "devices/7/log"]
 

@@ -1,0 +1,64 @@
+"""`python -m edge cache` in front of a real gateway: at work, killed, started again, stopped."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from edge.control import socket_path
+from tests.faults.gateway import Gateway, running
+
+ROOT = Path(__file__).parents[2]
+LINES = [f"Jan  2 03:04:05 web-1 app[{at}]: job 1000{at} by 198.51.100.{at} ended" for at in range(9)]
+TEMPLATE = "app: job ⟨5 digits⟩ by ⟨public address⟩ ended"
+
+
+def edge_cache(gateway: Gateway, *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "cache", *arguments, "--config", gateway.process.config],
+        cwd=gateway.directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def templates(gateway: Gateway) -> dict[str, str]:
+    """The names of the templates that are listed, by their texts."""
+    code, out, err = edge_cache(gateway, "list", "--json")
+    assert code == 0, err
+    return {record["template"]: record["name"] for record in map(json.loads, out.splitlines())}
+
+
+def test_a_gateway_tells_what_its_cache_knows_and_what_it_is_told_to_forget_is_not_kept(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    gateway = Gateway(tmp_path, quick_model)
+    with running(gateway):
+        gateway.send(*LINES, "another one")
+        gateway.await_answers(10)
+        found = templates(gateway)
+        assert found.keys() == {TEMPLATE, "another one"}
+        code, out, _ = edge_cache(gateway, "explain", LINES[3])
+        assert code == 0
+        assert f"template  {TEMPLATE}\n" in out
+        assert "public address  198.51.100.3\n" in out
+        assert found[TEMPLATE] in out
+        gateway.process.kill()
+
+    assert socket_path(gateway.state).is_socket()
+    code, _, err = edge_cache(gateway, "list")
+    assert (code, "no gateway answers at" in err) == (1, True)
+
+    with running(gateway):  # after a crash it learns anew
+        gateway.send(*LINES, "another one")
+        gateway.await_answers(20)
+        code, out, err = edge_cache(gateway, "forget", found[TEMPLATE])
+        assert (code, err) == (0, "")
+        assert gateway.process.stop()[0] == 0  # and no event came in between
+
+    assert not socket_path(gateway.state).exists()
+    assert templates(gateway) == {"another one": found["another one"]}

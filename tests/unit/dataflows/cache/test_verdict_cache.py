@@ -1,0 +1,506 @@
+"""The verdict cache learns, answers, ages and forgets; what it is audited for is in `test_audits.py`."""
+
+from threading import Thread
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from dataflows.cache.entry import Entry, Refusal
+from models.contracts.opinion import Opinion
+from models.contracts.policy import CacheRules
+from tests.fakes.answering import GRAVE_TASK, UNAUDITED, Answering
+from tests.fakes.classifier import BENIGN, CRITICAL, DOUBTFUL, release
+
+DAY = 24 * 3600.0
+
+
+def jobs(count: int, first: int = 10_000) -> list[str]:
+    """So many different events of one template."""
+    return [f"job {number} ended" for number in range(first, first + count)]
+
+
+def sure(confidence: float, mass: float = 0.99) -> Opinion:
+    return Opinion(probabilities=(confidence, 1.0 - confidence, 0.0), label_mass=mass)
+
+
+def by_number(text: str) -> Opinion:
+    """As sure as the last two digits of the number say, in percent."""
+    return sure(int(text.split()[1]) % 100 / 100)
+
+
+def entry_of(answering: Answering, text: str) -> Entry | Refusal | None:
+    return answering.cache.explain(text)[1]
+
+
+def test_a_template_is_asked_about_until_enough_events_agreed_and_answers_then() -> None:
+    answering = Answering(ask_first=3)
+    said = answering.say(*jobs(5))
+
+    assert answering.asked == jobs(3)
+    assert [verdict.cached is not None for verdict in said] == [False, False, False, True, True]
+    entry = entry_of(answering, jobs(1)[0])
+    assert isinstance(entry, Entry)
+    assert said[3].cached == entry.name
+    assert (said[3].label, said[3].confidence, said[3].route, said[3].release) == (
+        "benign",
+        0.9,
+        "accepted",
+        "scripted-1",
+    )
+    assert said[3].text == "job 10003 ended"
+
+
+def test_a_template_that_comes_first_many_times_in_one_window_is_asked_about_a_few_times_only() -> None:
+    answering = Answering(ask_first=3)
+    said = answering.window(*jobs(10))
+
+    assert answering.classifier.asked == [jobs(3)]
+    assert [verdict.cached is not None for verdict in said] == [False] * 3 + [True] * 7
+
+
+def test_an_event_that_comes_again_is_no_second_witness() -> None:
+    answering = Answering(ask_first=3)
+    again = answering.say(*["job 10000 ended"] * 5)
+    answering.window(*["job 10001 ended"] * 5)
+    answering.say("job 10002 ended", "job 10003 ended")
+
+    assert answering.asked == jobs(3)
+    assert [verdict.cached is not None for verdict in again] == [False] + [True] * 4
+
+
+def test_an_event_that_is_asked_about_again_and_again_is_no_second_witness_either() -> None:
+    answering = Answering(by_number, ask_first=2, doubtful=False)
+    answering.say(*["job 10070 ended"] * 5)
+    answering.policy = replace(answering.policy, accept_at=0.6)
+
+    assert answering.say("job 10071 ended")[0].cached is None
+
+
+def test_a_text_that_a_witness_said_word_by_word_is_answered_while_others_are_asked_about() -> None:
+    answering = Answering(ask_first=3)
+    answering.say("job 10000 ended")
+
+    (again,) = answering.say("job 10000 ended")
+    (other,) = answering.say("job 10001 ended")
+
+    assert again.cached is not None
+    assert other.cached is None
+
+
+def test_a_text_without_a_masked_word_is_asked_about_once() -> None:
+    answering = Answering(ask_first=3)
+    answering.window("door opened", "door opened", "door opened")
+
+    assert answering.asked == ["door opened"]
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_one_witness_that_is_answered_otherwise_refuses_the_template_whichever_it_is(place: int) -> None:
+    answering = Answering(lambda text: CRITICAL if f"1000{place}" in text else BENIGN, ask_first=3)
+    answering.say(*jobs(20))
+
+    assert answering.asked == jobs(20)
+    refusal = entry_of(answering, jobs(1)[0])
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "the answers differ"
+    assert answering.cache.counts["refused"] == 1
+
+
+def test_a_witness_on_the_other_side_of_the_threshold_refuses_the_template() -> None:
+    answering = Answering(by_number, ask_first=3)
+    answering.say("job 10090 ended", "job 10070 ended", "job 10091 ended", "job 10092 ended")
+
+    assert len(answering.asked) == 4
+    assert isinstance(entry_of(answering, "job 10000 ended"), Refusal)
+
+
+def test_grave_labels_need_more_witnesses() -> None:
+    answering = Answering(lambda _: CRITICAL, task=GRAVE_TASK, ask_first=2, ask_first_grave=5)
+    answering.say(*jobs(8))
+
+    assert answering.asked == jobs(5)
+
+
+def test_an_answer_that_is_not_accepted_is_cached_and_still_not_accepted() -> None:
+    answering = Answering(lambda _: DOUBTFUL, ask_first=2)
+    said = answering.say(*jobs(4))
+
+    assert [(verdict.route, verdict.cached is not None) for verdict in said] == [
+        ("review", False),
+        ("review", False),
+        ("review", True),
+        ("review", True),
+    ]
+
+
+@pytest.mark.parametrize("rules", [{"doubtful": False}, {"doubtful_route": "unsure"}])
+def test_an_answer_that_is_not_accepted_is_not_cached_where_nobody_would_look_at_it(rules: dict[str, object]) -> None:
+    answering = Answering(lambda _: DOUBTFUL, ask_first=2, **rules)  # type: ignore[arg-type]
+    answering.say(*jobs(4), *jobs(4))
+
+    assert answering.asked == jobs(4) * 2
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_doubtful_witness_counts_wherever_it_comes_also_where_doubtful_answers_are_not_cached(place: int) -> None:
+    answering = Answering(lambda text: DOUBTFUL if f"1000{place}" in text else BENIGN, ask_first=2, doubtful=False)
+    answering.say(*jobs(3), *jobs(10, first=20_000))
+
+    cached = [text for text in jobs(10, first=20_000) if text not in answering.asked]
+    assert (cached == []) == (place < 2)  # the third comes when two have agreed already
+
+
+def test_the_least_sure_witness_speaks_for_the_template() -> None:
+    answering = Answering(by_number, ask_first=3)
+    said = answering.say("job 10095 ended", "job 10085 ended", "job 10090 ended", "job 10099 ended")
+
+    assert said[3].confidence == 0.85
+    assert said[3].probabilities["benign"] == 0.85
+
+
+def test_a_threshold_that_rises_takes_acceptance_from_what_is_cached_and_asks_nobody() -> None:
+    answering = Answering(by_number, ask_first=2)
+    answering.say("job 10081 ended", "job 10082 ended", "job 10083 ended")
+    answering.policy = replace(answering.policy, accept_at=0.95)
+
+    (said,) = answering.say("job 10084 ended")
+
+    assert (said.route, said.cached is not None, said.confidence) == ("review", True, 0.81)
+    answering.policy = replace(answering.policy, accept_at=0.8)
+    assert answering.say("job 10085 ended")[0].route == "accepted"
+    assert len(answering.asked) == 2
+
+
+def test_a_threshold_that_now_stands_between_the_witnesses_has_the_template_learnt_anew() -> None:
+    answering = Answering(by_number, ask_first=2)
+    answering.say("job 10081 ended", "job 10099 ended", "job 10083 ended")
+    answering.policy = replace(answering.policy, accept_at=0.9)
+
+    said = answering.say("job 10095 ended", "job 10096 ended", "job 10097 ended")
+
+    assert [verdict.cached is not None for verdict in said] == [False, False, True]
+
+
+def test_a_threshold_that_rises_has_the_model_asked_where_doubtful_answers_are_not_cached() -> None:
+    answering = Answering(by_number, ask_first=2, doubtful=False)
+    answering.say("job 10081 ended", "job 10082 ended", "job 10083 ended")
+    answering.policy = replace(answering.policy, accept_at=0.95)
+
+    assert answering.say("job 10084 ended")[0].cached is None
+    answering.policy = replace(answering.policy, accept_at=0.8)
+    assert answering.say("job 10085 ended")[0].cached is not None  # decided from what was kept
+
+
+def test_a_witness_with_little_label_mass_holds_the_template_back_where_the_policy_has_a_floor() -> None:
+    answering = Answering(lambda text: sure(0.9, mass=0.5 if "10001" in text else 0.99), ask_first=2)
+    answering.say(*jobs(3))
+    answering.policy = replace(answering.policy, mass_floor=0.7)
+
+    assert answering.say(jobs(4)[3])[0].cached is None
+
+
+def test_a_new_release_empties_the_cache_at_once() -> None:
+    answering = Answering(ask_first=1)
+    answering.say("job 10000 ended", "job 10001 ended")
+    answering.classifier._release = release(2)
+
+    assert answering.say("job 10002 ended")[0].cached is None
+    assert len(answering.cache) == 1
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        ({"masks": ("address", "number")}, False),
+        ({"known_addresses": ("10.0.0.1",)}, False),
+        ({"audit_rate": 0.001}, True),
+        ({"max_entries": 10}, True),
+    ],
+)
+def test_a_policy_that_masks_otherwise_empties_the_cache_and_no_other_does(
+    rules: dict[str, object], *, kept: bool
+) -> None:
+    answering = Answering(ask_first=1)
+    answering.say("job 10000 ended")
+    answering.rule(**rules)
+
+    assert (answering.say("job 10001 ended")[0].cached is not None) == kept
+
+
+def test_a_template_is_learnt_anew_when_it_is_old_however_often_it_is_hit() -> None:
+    answering = Answering(ask_first=1, max_age_s=7 * DAY, max_idle_s=2 * DAY)
+    for _ in range(9):
+        answering.say("job 10000 ended", "job 10001 ended")
+        answering.now += DAY
+
+    assert answering.asked == ["job 10000 ended", "job 10000 ended"]
+    assert answering.cache.counts["expired"] == 1
+
+
+def test_a_template_that_nobody_needs_is_forgotten() -> None:
+    answering = Answering(ask_first=1, max_idle_s=DAY)
+    answering.say("job 10000 ended", "job 10001 ended")
+    answering.now += DAY - 1
+    assert answering.say("job 10002 ended")[0].cached is not None
+    answering.now += DAY + 1
+    assert answering.say("job 10003 ended")[0].cached is None
+
+
+def test_a_clock_that_goes_back_makes_no_template_younger() -> None:
+    answering = Answering(ask_first=1)
+    answering.say("job 10000 ended")
+    answering.now -= 30 * DAY
+
+    assert answering.say("job 10001 ended")[0].cached is None
+
+
+@given(st.integers(1, 8), st.lists(st.integers(0, 15), max_size=120))
+@settings(max_examples=60)
+def test_there_are_never_more_entries_than_the_policy_allows(most: int, numbers: list[int]) -> None:
+    answering = Answering(ask_first=1, max_entries=most)
+    for number in numbers:
+        answering.say(f"{'abcdefghijklmnop'[number]} opened")
+        assert len(answering.cache) <= most
+
+
+def test_of_templates_that_are_not_needed_the_one_that_was_needed_longest_ago_goes_first() -> None:
+    answering = Answering(ask_first=1, max_entries=10)
+    answering.say(*(f"{letter} opened" for letter in "abcdefghij"))
+    answering.say("a opened", "k opened")
+
+    assert answering.say("a opened")[0].cached is not None
+    assert answering.say("b opened")[0].cached is None
+
+
+def test_fewer_entries_than_there_are_let_go_of_the_others() -> None:
+    answering = Answering(ask_first=1, max_entries=10)
+    for _ in range(2):
+        answering.say(*(f"{letter} opened" for letter in "abcdefghij"))
+    answering.rule(max_entries=5)
+    answering.say("h opened")
+
+    assert len(answering.cache) == 5
+    assert all(verdict.cached for verdict in answering.say(*(f"{letter} opened" for letter in "efgh")))
+
+
+def test_what_was_busy_once_gives_its_place_away_in_time() -> None:
+    answering = Answering(ask_first=1, max_entries=10)
+    answering.say(*["a opened"] * 61, *[f"{letter} opened" for letter in "bcdefgh"] * 2)
+    for _ in range(50):
+        answering.say(*(f"{letter} opened" for letter in "bcdefghz"))
+    answering.say("i opened", "j opened", "k opened")
+
+    assert [verdict.cached is not None for verdict in answering.say("z opened", "a opened")] == [True, False]
+
+
+def test_an_event_that_was_cut_is_asked_about_and_teaches_nothing() -> None:
+    answering = Answering(ask_first=1)
+    answering.window("job 10000 ended", truncated=True)
+    assert len(answering.cache) == 0
+    answering.say("job 10001 ended")
+
+    assert answering.window("job 10002 ended", truncated=True)[0].cached is None
+    assert answering.say("job 10003 ended")[0].cached is not None
+
+
+def test_an_opinion_on_a_part_of_a_text_teaches_nothing_and_ends_a_template_that_others_taught() -> None:
+    answering = Answering(lambda text: replace(BENIGN, truncated="10001" in text), ask_first=3)
+    answering.say("job 10001 ended")
+    assert (len(answering.cache), answering.cache.refusals()) == (0, [])
+    answering.say(*jobs(5))
+
+    assert isinstance(entry_of(answering, jobs(1)[0]), Refusal)
+
+
+def test_a_template_of_which_an_event_became_a_dead_letter_is_never_cached() -> None:
+    answering = Answering(ask_first=3)
+    answering.classifier._poison = lambda text: "10001" in text
+    verdicts = answering.window(*jobs(2))
+    answering.say(*jobs(5, first=20_000))
+
+    assert [verdict.text for verdict in verdicts] == ["job 10000 ended"]
+    assert [letter.raw for letter in answering.letters] == [b"job 10001 ended"]
+    refusal = entry_of(answering, jobs(1)[0])
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "the model did not read all of an event"
+
+
+def grave(text: str) -> Opinion:
+    """Critical, from the first word to the second."""
+    source, target = text.split()[1], text.split()[3]
+    fields = {"source": (source,), "technique": ("T1110",), "target": (target,)}
+    return replace(CRITICAL, fields=fields)
+
+
+def test_fields_are_cut_from_the_new_event() -> None:
+    answering = Answering(grave, task=GRAVE_TASK, ask_first_grave=2)
+    said = answering.say(*(f"from 10.0.0.{n} to 10.1.1.{n + 1} here" for n in (1, 2, 30)))
+
+    assert said[2].cached is not None
+    assert said[2].fields == {"source": ("10.0.0.30",), "technique": ("T1110",), "target": ("10.1.1.31",)}
+    assert list(said[2].fields) == list(said[0].fields)
+
+
+def test_an_event_in_which_a_field_could_be_either_of_two_words_is_asked_about_and_settles_which() -> None:
+    answering = Answering(grave, task=GRAVE_TASK, ask_first_grave=2)
+    answering.say(*(f"from 10.0.0.{n} to 10.0.0.{n} here" for n in (1, 2)))
+
+    said = answering.say("from 10.0.0.3 to 10.0.0.4 here", "from 10.0.0.5 to 10.0.0.6 here")
+
+    assert [verdict.cached is not None for verdict in said] == [False, True]
+    assert said[1].fields["source"] == ("10.0.0.5",)
+    assert answering.cache.counts["audits"] == 0  # nobody drew it
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"source": ("10.1.1.9",)},
+        {"technique": ("T1190",)},
+        {"target": ()},
+        {"source": ("here",)},
+    ],
+)
+def test_witnesses_with_fields_of_other_places_or_other_choices_refuse_the_template(
+    other: dict[str, tuple[str, ...]],
+) -> None:
+    def answer(text: str) -> Opinion:
+        said = grave(text)
+        return replace(said, fields=said.fields | other) if "10.1.1.9" in text else said
+
+    answering = Answering(answer, task=GRAVE_TASK, ask_first_grave=2)
+    answering.say("from 10.0.0.1 to 10.1.1.1 here", "from 10.0.0.1 to 10.1.1.9 here")
+
+    refusal = entry_of(answering, "from 10.0.0.1 to 10.1.1.9 here")
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "the fields differ"
+
+
+def test_a_field_that_ends_within_a_masked_word_refuses_the_template() -> None:
+    answering = Answering(lambda _: replace(CRITICAL, fields={"source": ("10.0.0",)}), task=GRAVE_TASK)
+    answering.say("from 10.0.0.1 to here", "from 10.0.0.2 to here")
+
+    refusal = entry_of(answering, "from 10.0.0.1 to here")
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "a field cannot be cut from other events"
+
+
+def test_another_thread_has_a_template_forgotten_with_the_next_events() -> None:
+    answering = Answering(ask_first=1)
+    answering.say("job 10000 ended", "door opened")
+    entry = entry_of(answering, "job 10000 ended")
+    assert isinstance(entry, Entry)
+
+    thread = Thread(target=answering.cache.forget, args=(entry.name,))
+    thread.start()
+    thread.join()
+    assert len(answering.cache) == 2
+    said = answering.say("job 10001 ended", "door opened")
+
+    assert [verdict.cached is not None for verdict in said] == [False, True]
+
+
+def test_all_is_forgotten_and_so_are_refusals_by_name() -> None:
+    answering = Answering(lambda text: CRITICAL if "10001" in text else BENIGN, ask_first=2)
+    answering.say(*jobs(2), "door opened")
+    ((_, refusal),) = answering.cache.refusals()
+    answering.cache.forget("no such name")
+    answering.cache.forget(refusal.name)
+    answering.say("door opened")
+    assert (answering.cache.refusals(), len(answering.cache)) == ([], 1)
+    answering.cache.forget()
+    answering.say("window opened")
+
+    assert len(answering.cache) == 1
+
+
+def test_templates_are_forgotten_also_while_the_cache_is_off() -> None:
+    answering = Answering(ask_first=1)
+    answering.say("door opened")
+    answering.cache.forget()
+    answering.rule(enabled=False)
+    answering.say("door opened")
+
+    assert len(answering.cache) == 0
+
+
+def test_refusals_are_bounded_and_those_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataflows.cache.verdict_cache._MOST_REFUSALS", 3)
+    answering = Answering(lambda text: CRITICAL if "10001" in text else BENIGN, ask_first=2)
+    for word in "abcde":
+        answering.say(f"a 1000{len(word)} x 10000", f"{word} job 10000", f"{word} job 10001", "a job 10000")
+
+    assert len(answering.cache.refusals()) == 3
+    assert any(key.startswith("a ") for key, _ in answering.cache.refusals())
+
+
+def test_counts_say_what_became_of_every_event() -> None:
+    answering = Answering(lambda text: CRITICAL if "bad 10001" in text else BENIGN, ask_first=2, max_entries=3)
+    answering.window(*jobs(5), "bad 10000", "bad 10001", "bad 10002")
+    answering.say("door opened", "window opened", "gate opened", *jobs(3))
+
+    assert answering.cache.counts == {"asked": len(answering.asked), "hits": 6, "refused": 1, "evicted": 1}
+
+
+def test_a_cache_that_was_kept_answers_again_and_refuses_again() -> None:
+    before = Answering(lambda text: CRITICAL if "bad 10001" in text else BENIGN, ask_first=2)
+    before.say(*jobs(3), "bad 10000", "bad 10001", "run 10000")
+    after = Answering(ask_first=2)
+    after.cache.follow(after.classifier.release, after.policy)
+    after.cache.restore(list(before.cache.listing()), before.cache.refusals())
+
+    said = after.say("job 10009 ended", "bad 10000", "bad 10003", "run 10001", "run 10002")
+
+    assert [verdict.cached is not None for verdict in said] == [True, False, False, False, True]
+
+
+def test_a_cache_that_was_kept_is_decided_and_audited_by_the_policy_in_force() -> None:
+    before = Answering(ask_first=1)
+    before.say(*jobs(2))
+    after = Answering(ask_first=1, audit_rate=1.0)
+    after.policy = replace(after.policy, accept_at=0.95)
+    after.cache.follow(after.classifier.release, after.policy)
+    after.cache.restore(list(before.cache.listing()), [])
+
+    (said,) = after.say("job 10003 ended")
+
+    assert (said.route, after.cache.counts["audits"]) == ("review", 1)
+
+
+def test_of_a_cache_that_was_kept_as_many_entries_are_taken_as_there_is_room_for_the_latest_of_them() -> None:
+    before = Answering(ask_first=1)
+    for _ in range(2):
+        before.say(*(f"{letter} opened" for letter in "abcdefghij"))
+    after = Answering(ask_first=1, max_entries=5)
+    after.cache.follow(after.classifier.release, after.policy)
+    after.cache.restore(list(before.cache.listing()), [])
+    after.say(*(f"{letter} opened" for letter in "klmnop"))  # nothing is known of these
+
+    said = after.say(*(f"{letter} opened" for letter in "jihg"))
+    assert [verdict.cached is not None for verdict in said] == [True] * 4
+    assert len(after.cache) == 5
+
+
+def test_an_explanation_is_the_key_and_what_is_known_of_it() -> None:
+    answering = Answering(ask_first=1)
+    answering.say("job 10000 ended")
+    masked, entry = answering.cache.explain("job 10001 ended")
+
+    assert masked is not None
+    assert [(masked.key, entry)] == list(answering.cache.listing())
+    assert answering.cache.explain("job \x02 ended") == (None, None)
+    assert answering.cache.explain("run 10001")[1] is None
+
+
+def test_a_cache_that_is_off_asks_about_everything() -> None:
+    answering = Answering(enabled=False)
+    said = answering.say(*["door opened"] * 3)
+
+    assert answering.asked == ["door opened"] * 3
+    assert {verdict.cached for verdict in said} == {None}
+
+
+def test_rules_of_a_test_are_rules_of_the_policy() -> None:
+    assert set(UNAUDITED) <= set(CacheRules.__struct_fields__)
