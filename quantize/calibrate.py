@@ -21,6 +21,7 @@ _FEWEST_WITNESSES = 50  # for more than a temperature
 _ROUNDS = 100
 _CLOSE = 1e-9
 _RIDGE = 1e-2  # keeps a bias finite where a label is never, or always, right
+_SLOPE_RIDGE = 1.0  # a few dozen events, all of them right, are no proof that everything is certain
 _CONFIDENCE = 0.9  # that a chosen threshold keeps what is promised
 _MARGIN = 0.01  # above the threshold that passed: a batch's shape moves a 4-bit model's probability by as much
 _TESTED_HUNDREDTHS = range(98, 33, -1)  # with its margin the highest is still below `NEVER`
@@ -74,15 +75,16 @@ def _in_turn(log_probabilities: Floats, witnesses: Labels, fitted: Callable[[Lab
 def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Calibration:
     """Return the temperature, and with `biases` one bias per label, of least negative log-likelihood.
 
-    The loss is convex in the inverse temperature and the biases, so a few Newton steps find it.
+    The loss is convex in the inverse temperature and the biases, so a few Newton steps find it. It is drawn a little
+    towards what the model said, which is felt where events are few.
     """
     kinds = log_probabilities.shape[1]
     # One weight for the shared slope, one per label but the last, whose bias is 0: only differences count.
     free = kinds if biases else 1
     own = log_probabilities[np.arange(len(labels)), labels].sum()
     occurring = np.bincount(labels, minlength=kinds)[: free - 1]
-    ridge = np.diag([0.0, *[_RIDGE] * (free - 1)])
-    weights = np.eye(free)[0]  # slope 1, no bias: as the model said it
+    ridge = np.diag([_SLOPE_RIDGE, *[_RIDGE] * (free - 1)])
+    weights = as_said = np.eye(free)[0]  # slope 1, no bias
     loss = _loss(log_probabilities, weights, labels, ridge)
     for _ in range(_ROUNDS):
         # The features behind the weights, a log-probability and a 1 for its label, are never written out: events by
@@ -90,7 +92,7 @@ def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Ca
         said = softmax(_scores(log_probabilities, weights))
         given = said[:, : free - 1]
         mean = (said * log_probabilities).sum(axis=1)
-        slope = np.concatenate(([mean.sum() - own], given.sum(axis=0) - occurring)) + ridge @ weights
+        slope = np.concatenate(([mean.sum() - own], given.sum(axis=0) - occurring)) + ridge @ (weights - as_said)
         curve = ridge.copy()
         curve[0, 0] += (said * log_probabilities**2).sum() - mean @ mean
         curve[0, 1:] += (given * log_probabilities[:, : free - 1]).sum(axis=0) - mean @ given
@@ -120,8 +122,9 @@ def _scores(log_probabilities: Floats, weights: Floats) -> Floats:
 def _loss(log_probabilities: Floats, weights: Floats, labels: Labels, ridge: Floats) -> float:
     scores = _scores(log_probabilities, weights)
     top = scores.max(axis=1, keepdims=True)
+    moved = weights - np.eye(len(weights))[0]
     log_sum = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0]
-    return float((log_sum - scores[np.arange(len(labels)), labels]).sum() + 0.5 * weights @ ridge @ weights)
+    return float((log_sum - scores[np.arange(len(labels)), labels]).sum() + 0.5 * moved @ ridge @ moved)
 
 
 def apply(calibration: Calibration, log_probabilities: Floats) -> Floats:

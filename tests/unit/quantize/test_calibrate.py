@@ -334,17 +334,17 @@ def fitted_by_features(said: np.ndarray, labels: np.ndarray) -> np.ndarray:
     features[:, :, 0] = said
     for kind in range(kinds - 1):
         features[:, kind, kind + 1] = 1.0
-    ridge = np.diag([0.0, *[1e-2] * (kinds - 1)])
-    weights = np.eye(kinds)[0]
+    ridge = np.diag([1.0, *[1e-2] * (kinds - 1)])
+    weights = as_said = np.eye(kinds)[0]
 
     def loss(weights: np.ndarray) -> float:
         right = softmax(features @ weights)[np.arange(events), labels]
-        return float(-np.log(right).sum() + 0.5 * weights @ ridge @ weights)
+        return float(-np.log(right).sum() + 0.5 * (weights - as_said) @ ridge @ (weights - as_said))
 
     for _ in range(100):
         of = softmax(features @ weights)
         mean = np.einsum("nkm,nk->nm", features, of)
-        slope = (mean - features[np.arange(events), labels]).sum(axis=0) + ridge @ weights
+        slope = (mean - features[np.arange(events), labels]).sum(axis=0) + ridge @ (weights - as_said)
         curve = np.einsum("nkm,nk,nkl->ml", features, of, features, optimize=True) - mean.T @ mean + ridge
         move = np.linalg.solve(curve, slope)
         while loss(weights - move) > loss(weights) and np.abs(move).max() > 1e-9:
@@ -402,3 +402,12 @@ def test_of_one_witness_there_is_nothing_else_to_fit_on() -> None:
 
     assert left_out(said, labels, np.zeros(6, int)) == pytest.approx(softmax(said))
     assert np.isfinite(left_out(said, labels, np.arange(6) // 3)).all()
+
+
+def test_a_few_events_that_are_all_right_do_not_make_everything_certain() -> None:
+    chance = np.random.default_rng(3)
+    labels = np.arange(36) % 3
+    scores = chance.normal(size=(36, 3))
+    scores[np.arange(36), labels] = scores.max(axis=1) + 0.5
+
+    assert fit(np.log(softmax(scores)), labels, biases=False).temperature > 0.1
