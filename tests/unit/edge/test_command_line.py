@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -218,6 +219,7 @@ def test_an_interrupt_exits_130_and_says_nothing(tmp_path: Path) -> None:
         waiting.stdin.write(b"hello\n")
         waiting.stdin.flush()
         assert waiting.stdout.readline().startswith(b"{")  # now it waits for more
+        sleep(0.5)  # it has said so right before it waits, and Python looks for signals only before
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(60) == 130
         assert waiting.stderr is not None
