@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import cycle, islice
 from pathlib import Path
@@ -66,7 +66,7 @@ def rows() -> list[Row]:
 def measured(events: int) -> dict[str, float]:
     """Return the seconds that a flow takes for so many events, by the clock and of the processor."""
     with TemporaryDirectory(prefix="headwater-bench-") as folder:
-        _fill(config(Path(folder)), events)
+        fill(config(Path(folder)), [b"".join(line + b"\n" for line in _records(events))])
         child = subprocess.run(
             [sys.executable, "-m", "bench.pipeline", folder], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
@@ -112,14 +112,17 @@ def _table() -> TableClassifier:
     return TableClassifier(Release(name="table", number=1, task=task), dict.fromkeys(bodies, opinion))
 
 
-def _fill(gateway: Config, events: int) -> None:
-    """Send every line through the door, so that the rows are those that a gateway has."""
+def fill(gateway: Config, pieces: Iterable[bytes]) -> int:
+    """Send lines through the door, so that the rows are those that a gateway has; return how many there were."""
     intake = Intake(gateway)
     intake.start()
     reader = SpoolReader(spool_path(gateway))
+    events = 0
     try:
         with socket.create_connection(("127.0.0.1", intake.listening["bench"])) as sender:
-            sender.sendall(b"".join(line + b"\n" for line in _records(events)))
+            for piece in pieces:
+                sender.sendall(piece)
+                events += piece.count(b"\n")
         deadline = monotonic() + _FILL_S
         while (found := reader.status().counters.events.get("bench", 0)) < events:
             if monotonic() > deadline:
@@ -128,14 +131,13 @@ def _fill(gateway: Config, events: int) -> None:
     finally:
         reader.close()
         intake.stop()
+    return events
 
 
-def _run(folder: Path) -> None:
-    """Run the flow as the gateway lays it out, until the spool is empty."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def run(folder: Path, classifier: Classifier, policy: Policy, cache: VerdictCache) -> dict[str, float]:
+    """Run the flow as the gateway lays it out, until the spool is empty; return its seconds by clock and processor."""
     gateway, stop, pulse = config(folder), Flag(), Pulse()
     meters = Meters(pulse.beat)
-    classifier: Current[Classifier] = Current(_table())
     letters = dead_letter_sink(gateway, stop, meters)
     events = gateway.model.batch_events
     flow = triage(
@@ -145,13 +147,13 @@ def _run(folder: Path) -> None:
             ),
             pulse,
         ),
-        classifier,
-        Current(Policy(cache=CacheRules(enabled=False))),  # a table is faster than any cache
+        Current(classifier),
+        Current(policy),
         outlets(gateway, {}, stop, meters, letters),
         letters,
         readings=readings(gateway),
         repeats=Repeats(window_events=gateway.repeats.window_events, window_s=gateway.repeats.window_s),
-        cache=VerdictCache(b""),
+        cache=cache,
         window_events=events,
         wait=stop.wait,
         observer=meters,
@@ -159,11 +161,18 @@ def _run(folder: Path) -> None:
     recovery = recovery_config(folder / "recovery", timedelta(0))
     wall, cpu = perf_counter(), process_time()
     cli_main(flow, epoch_interval=timedelta(milliseconds=gateway.gateway.epoch_ms), recovery_config=recovery)
-    print(json.dumps({"wall_s": perf_counter() - wall, "cpu_s": process_time() - cpu}))
+    return {"wall_s": perf_counter() - wall, "cpu_s": process_time() - cpu}
+
+
+def on_one_core() -> None:
+    """Hold this process, and what it starts, on one core."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        _run(Path(sys.argv[1]))
+        on_one_core()
+        off = Policy(cache=CacheRules(enabled=False))  # a table is faster than any cache
+        print(json.dumps(run(Path(sys.argv[1]), _table(), off, VerdictCache(b""))))
     else:
         print(wire.encode_lines(rows()).decode(), end="")

@@ -6,42 +6,28 @@ empty cache. Every event is counted in the output.
 """
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from datetime import timedelta
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event as Flag
-from time import monotonic, perf_counter, process_time, sleep
+from time import process_time
+from typing import Any
 
-from bytewax.run import cli_main
 from msgspec.structs import replace
 
 from bench.cache.steps import WINDOW, events_of
 from bench.cache.stream import Sizes, Stream
-from bench.pipeline import ROOT, config
+from bench.pipeline import ROOT, config, fill, on_one_core, run
 from bench.row import Row
 from dataflows.cache.verdict_cache import VerdictCache
-from dataflows.connectors.spool import SpoolReader
-from dataflows.connectors.spool_source import SpoolSource
 from dataflows.operators.classify import Judged
 from dataflows.operators.decide import decide_window
-from dataflows.operators.repeats import Repeats
-from dataflows.triage import triage
 from edge.config import Config, JsonLines
-from edge.intake import Intake, spool_path
-from edge.operations import Meters
-from edge.outputs import dead_letter_sink, outlets
-from edge.pulse import Pulse, PulsingSource
-from edge.readings import readings
-from edge.recovery import recovery_config
-from models.classifier import Classifier, Current
+from models.classifier import Classifier
 from models.contracts.policy import Policy
 from models.contracts.verdict import Verdict
 from models.contracts.wire import decode_verdict, encode_lines
@@ -52,7 +38,6 @@ from quantize.terminal import say_warnings_only
 _TARGET = 8_000
 _HIT_RATE = 0.95
 _RATIO = 30
-_FILL_S = 300.0
 _ROUNDS = 9
 
 
@@ -62,7 +47,7 @@ class Run:
     def __init__(self, release: str, lines: Iterable[Sequence[str]], *, cached: bool) -> None:
         self._folder = TemporaryDirectory(prefix="headwater-bench-")
         folder = Path(self._folder.name)
-        self.events = _fill(config(folder), lines)
+        self.events = fill(config(folder), (b"".join(line.encode() + b"\n" for line in some) for some in lines))
         mode = "on" if cached else "off"
         subprocess.run([sys.executable, "-m", "bench.cache.flow", folder, release, mode], check=True, cwd=ROOT)
         self.told = json.loads((folder / "told.json").read_text())
@@ -86,13 +71,13 @@ class Run:
 @cache
 def replayed(sizes: Sizes) -> Run:
     """Run the flow over the whole stream, once for everything that is measured of it."""
-    run = Run(sizes.release, map(stream_of(sizes).replay, range(sizes.replays)), cached=True)
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(run.told["counts"].items()))
-    seconds = f"{run.told['wall_s']:.1f} s, {run.told['cpu_s']:.1f} s of processor time"
-    print(f"flow: {run.events} events in {seconds}; {counts}", file=sys.stderr)
-    split = ", ".join(f"{name} {us:.1f}" for name, us in run.told["split_us"].items())
+    done = Run(sizes.release, map(stream_of(sizes).replay, range(sizes.replays)), cached=True)
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(done.told["counts"].items()))
+    seconds = f"{done.told['wall_s']:.1f} s, {done.told['cpu_s']:.1f} s of processor time"
+    print(f"flow: {done.events} events in {seconds}; {counts}", file=sys.stderr)
+    split = ", ".join(f"{name} {us:.1f}" for name, us in done.told["split_us"].items())
     print(f"flow: us an event that is answered from the cache: {split}", file=sys.stderr)
-    return run
+    return done
 
 
 @cache
@@ -103,30 +88,30 @@ def stream_of(sizes: Sizes) -> Stream:
 
 def rows(sizes: Sizes) -> list[Row]:
     """Measure with the cache, and on a part of the stream without."""
-    run, of = replayed(sizes), f"{sizes.replays} replays"
+    done, of = replayed(sizes), f"{sizes.replays} replays"
     stream = stream_of(sizes)
     asked = islice(stream.replay(1), sizes.modelled * len(stream.sources))
     peer = Run(sizes.release, [list(asked)], cached=False)
-    ratio = run.per_second / peer.per_second
+    ratio = done.per_second / peer.per_second
     without = f"cache off, {peer.events} events: {peer.per_second:.1f}"
     return [
         Row(
             name="events_per_s_cached",
-            value=run.per_second,
-            unit=f"events/s over {run.events}",
+            value=done.per_second,
+            unit=f"events/s over {done.events}",
             peer=of,
-            passed=run.per_second >= _TARGET,
+            passed=done.per_second >= _TARGET,
         ),
         Row(
             name="hit_rate",
-            value=run.hit_rate,
-            unit=f"share of {run.events}",
+            value=done.hit_rate,
+            unit=f"share of {done.events}",
             peer=of,
-            passed=run.hit_rate >= _HIT_RATE,
+            passed=done.hit_rate >= _HIT_RATE,
         ),
         Row(
             name="cached_vs_model",
-            value=run.per_second,
+            value=done.per_second,
             unit="events/s",
             peer=without,
             ratio=ratio,
@@ -142,59 +127,12 @@ def _output(gateway: Config) -> Path:
     return Path(output.path)
 
 
-def _fill(gateway: Config, replays: Iterable[Sequence[str]]) -> int:
-    """Send every line through the door, so that the rows are those that a gateway has; return how many there were."""
-    intake = Intake(gateway)
-    intake.start()
-    reader = SpoolReader(spool_path(gateway))
-    events = 0
-    try:
-        with socket.create_connection(("127.0.0.1", intake.listening["bench"])) as sender:
-            for lines in replays:
-                sender.sendall(b"".join(line.encode() + b"\n" for line in lines))
-                events += len(lines)
-        deadline = monotonic() + _FILL_S
-        while (found := reader.status().counters.events.get("bench", 0)) < events:
-            if monotonic() > deadline:
-                raise RuntimeError(f"bench: {found} of {events} events in the spool after {_FILL_S:.0f} s")
-            sleep(0.05)
-    finally:
-        reader.close()
-        intake.stop()
-    return events
-
-
 def _run(folder: Path, classifier: Classifier, policy: Policy) -> None:
-    """Run the flow as the gateway lays it out, until the spool is empty."""
-    gateway, stop, pulse = config(folder), Flag(), Pulse()
-    meters = Meters(pulse.beat)
-    letters = dead_letter_sink(gateway, stop, meters)
-    events = gateway.model.batch_events
+    """Run the flow, and leave its seconds and the cache's counts in the folder."""
     known = VerdictCache(b"bench")
-    flow = triage(
-        PulsingSource(
-            SpoolSource(
-                spool_path(gateway), stop, batch_events=events, batch_s=gateway.model.batch_ms / 1e3, drain=True
-            ),
-            pulse,
-        ),
-        Current(classifier),
-        Current(policy),
-        outlets(gateway, {}, stop, meters, letters),
-        letters,
-        readings=readings(gateway),
-        repeats=Repeats(window_events=gateway.repeats.window_events, window_s=gateway.repeats.window_s),
-        cache=known,
-        window_events=events,
-        wait=stop.wait,
-        observer=meters,
-    )
-    recovery = recovery_config(folder / "recovery", timedelta(0))
-    wall, cpu = perf_counter(), process_time()
-    cli_main(flow, epoch_interval=timedelta(milliseconds=gateway.gateway.epoch_ms), recovery_config=recovery)
-    told = {"wall_s": perf_counter() - wall, "cpu_s": process_time() - cpu, "counts": dict(known.counts)}
+    told: dict[str, Any] = {**run(folder, classifier, policy, known), "counts": dict(known.counts)}
     if policy.cache.enabled:
-        told["split_us"] = _split_us(known, classifier, policy, _output(gateway))
+        told["split_us"] = _split_us(known, classifier, policy, _output(config(folder)))
     (folder / "told.json").write_text(json.dumps(told))
 
 
@@ -232,7 +170,7 @@ def _fastest_us(work: Callable[[], object], events: int) -> float:
 
 if __name__ == "__main__":
     say_warnings_only()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    on_one_core()
     with closing(open_classifier(sys.argv[2], threads=1)) as opened:
         own = opened.release.policy
         _run(Path(sys.argv[1]), opened, replace(own, cache=replace(own.cache, enabled=sys.argv[3] == "on")))
