@@ -47,7 +47,7 @@ CACHE = {
     "events_per_s_cached": "spool, flow, model and JSON lines on one core, default release, audits on",
     "hit_rate": "of that stream, answered from the cache",
     "hit_rate_first_pass": "of each source's lines as they came, with a cache that begins empty",
-    "cached_vs_model": "that stream, against the same gateway with the cache off",
+    "cached_vs_model": "that stream, against the same gateway that asks its model each time",
     "cache_disagreement": "answers from the cache whose label is not the model's own",
     "missed_attacks": "attacks that the model finds, and that the cache, taught look-alikes, calls `benign`",
     "audit_delay": "what an entry still answers when its meaning has changed, at 1 % audits",

@@ -51,6 +51,11 @@ class Score:
     def per_second(self) -> float:
         return self.verdicts / self.elapsed_s if self.elapsed_s else 0.0
 
+    @property
+    def asked(self) -> int:
+        """How many verdicts the model gave."""
+        return self.verdicts - self.cached
+
     def latency_ms(self) -> tuple[float, float]:
         """Return median and 95th percentile from receipt to the output file, of the newest verdicts."""
         if len(self._latencies_ms) < 2:
@@ -80,7 +85,7 @@ def picture(score: Score, gateway: str) -> RenderableType:
         shares.add_row(Text(label, style=colour), bar, str(count))
     routes = "   ".join(f"{route} {count}" for route, count in score.by_route.most_common())
     cache = (
-        f"{score.cached} answered   {score.verdicts - score.cached} asked   {score.audits} of them audits   "
+        f"{score.cached} answered   {score.asked} asked   {score.audits} of them to audit   "
         f"{score.disagreements} disagreed"
     )
     sources = "   ".join(f"{source} {count}" for source, count in sorted(score.by_source.items()))
@@ -115,7 +120,8 @@ def line(score: Score) -> str:
     labels = ", ".join(f"{score.by_label[label]} {label}" for label in score.labels)
     return (
         f"{score.elapsed_s:5.1f} s  {score.sent} in, {score.verdicts} out ({score.per_second:.0f}/s)  {labels}  "
-        f"cache {score.cached} answered, {score.audits} audits, {score.disagreements} disagreed  "
+        f"cache {score.cached} answered, {score.asked} asked, {score.audits} of them to audit, "
+        f"{score.disagreements} disagreed  "
         f"latency {median_ms:.0f} ms, p95 {p95_ms:.0f} ms"
     )
 

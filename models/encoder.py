@@ -149,9 +149,7 @@ class EncoderClassifier:
         return list(self._pool.map(work, lanes, parts))  # an `Encoder` locks itself
 
     def _words(self, text: str) -> Wording:
-        if self._release.prompt.wording:
-            return words_of(text)
-        return Wording(text, ((text, 0, len(text)),))
+        return words_of(text, self._release.prompt.wording)
 
     def _encode(self, text: str) -> _Text:
         """Tokenise; of a text that is too long the start stays, and the mark at its end."""

@@ -9,8 +9,8 @@ class of an address, the digits of a number (its order of magnitude), the unit o
 - what stands behind a word that announces a code, a port, a user or a text, and hexadecimal that spells a text;
 - texts in quotes that are not one such word by themselves, keys and lists of texts in JSON, commands to their end.
 
-Most of what is masked `words-1` erases for an encoder as well (`models/wording.py`): there the model cannot tell two
-such events apart. The rest has to be learnt, template by template, and is audited.
+A release that reads `words-2` reads one value for all of a mask (`models/wording.py`), and cannot tell two such events
+apart. Others can; what they say of a template has to be learnt, and is audited.
 """
 
 import re
@@ -22,8 +22,8 @@ from msgspec import Struct
 
 from models.contracts.policy import MASKS, Mask
 
-VERSION: Final = 1
-"""Of the rules below; a cache that was filled by others is of no use."""
+VERSION: Final = 2
+"""Of the rules below; a cache that was filled by others is of no use, and the wording `words-2` is by these."""
 
 OPEN: Final = "\x02"
 CLOSE: Final = "\x03"
@@ -76,7 +76,8 @@ _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"  # 010 is eight to some
 _SHAPE = re.compile(
     rf"(?P<digits>\d{{1,{_MOST_DIGITS}}})"
     rf"|(?P<ip4>{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE})(?::(?P<its_port>\d{{1,5}}))?"
-    rf"|(?P<time>{_CTIME}|{_DATE}(?:[T:]{_CLOCK})?|{_CLOCK}|1[4-9]\d{{8}}\.\d{{3,9}})"
+    # With what auditd counts behind its time.
+    rf"|(?P<time>{_CTIME}|{_DATE}(?:[T:]{_CLOCK})?|{_CLOCK}|1[4-9]\d{{8}}\.\d{{3,9}}(?::\d{{1,10}})?)"
     rf"|(?P<decimal>\d{{1,{_MOST_DIGITS}}}\.\d{{3,9}})"
     # Not where its bytes are all printable, or the zeros between arguments: that is a text which somebody encoded.
     r"|(?P<hex>(?=[0-9a-fA-F]*\d)(?!(?:00|[2-7][0-9a-fA-F])*\Z)[0-9a-fA-F]{8,128})"

@@ -16,11 +16,18 @@ _MAX_THREADS = 2
 
 
 def open_classifier(
-    release: str | Path, *, sha256: str = "", task: str = "", threads: int = 0, context_tokens: int = 1024
+    release: str | Path,
+    *,
+    sha256: str = "",
+    task: str = "",
+    threads: int = 0,
+    context_tokens: int = 1024,
+    readings: int = READINGS,
 ) -> Classifier:
     """Open a shipped release by its name or any GGUF by its path; `task` is the task file of one without a release.
 
-    With `threads` 0 it takes a core each, two at most.
+    With `threads` 0 it takes a core each, two at most. An encoder remembers what it said of so many readings; 0 where
+    its speed is measured.
 
     Raises:
         ConfigError: there is no such file, or the configuration does not suit it.
@@ -31,7 +38,8 @@ def open_classifier(
     model = Model(path)
     with ExitStack() as failed:
         failed.callback(model.close)
-        classifier = classifier_of(model, read_release(model, task), threads=threads, context_tokens=context_tokens)
+        own = read_release(model, task)
+        classifier = classifier_of(model, own, threads=threads, context_tokens=context_tokens, readings=readings)
         failed.pop_all()
     return classifier
 
@@ -39,9 +47,7 @@ def open_classifier(
 def classifier_of(
     model: Model, release: Release, *, threads: int = 0, context_tokens: int = 1024, readings: int = READINGS
 ) -> Classifier:
-    """Return what answers the release's task with the model, which it closes when it is closed.
-
-    An encoder remembers what it said of so many readings; 0 where its speed is measured.
+    """Return what answers the release's task with the model, which it closes when it is closed; see `open_classifier`.
 
     Raises:
         UntrustedError: the model cannot answer the task.

@@ -6,12 +6,23 @@ are parted into words, marks of structure become the marks of a list, and what n
 `id`, `hash`, `number`, `private ip`. An event has half the tokens then, and says more to the model.
 
 What attackers write stays as it is, but for percent-encoding, which is undone: payloads are made of marks.
+
+`words-2` first gives what the verdict cache masks (`models/masking.py`) one value for all of a mask: `private ip` for
+every private address, `100` for every number of three digits before a unit. Two events with one key have the same words
+then, and whoever reads words cannot say one thing of the one and another of the other. `words-1` leaves clock times,
+short counters, amounts, decimals, pointers and hardware addresses as they are written.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
 
 from msgspec import Struct
+
+from models.contracts.release import WordingName
+from models.masking import CLOSE, OPEN, Masked, Masking
 
 _LONGEST_AMOUNT = 9  # of digits; a gigabyte in bytes has ten, and so have most identifiers
 _METADATA_SERVICE = "169.254.169.254"  # of every large cloud; whoever asks it may get credentials
@@ -53,13 +64,18 @@ _KINDS: dict[str, str] = {
     "kept": r"(?<=[\w\]])[\]}]++",
 }
 _SCANNER = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()))
+_MASKING = Masking()  # of all kinds: what a policy masks less of, its cache tells apart and the words do not
+_MASK = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
+
+Piece = tuple[str, int, int]
+"""What is written, and the begin and end of what it stands for."""
 
 
 class Wording(Struct, frozen=True):
     """The words, and for each of their characters where it stands in the event."""
 
     text: str
-    pieces: tuple[tuple[str, int, int], ...]  # what is written, and the begin and end of what it stands for
+    pieces: tuple[Piece, ...]  # in order
 
     @property
     def end(self) -> int:
@@ -77,10 +93,18 @@ class Wording(Struct, frozen=True):
         return spans
 
 
-def words_of(event: str) -> Wording:
-    """Return the event's words; in time that grows with its length alone."""
+def words_of(event: str, wording: WordingName) -> Wording:
+    """Return the event's words, or the event itself by no wording; in time that grows with its length alone."""
+    if not wording:
+        return Wording(event, ((event, 0, len(event)),))
     event = event[:_MAX_CHARACTERS]
-    pieces: list[tuple[str, int, int]] = []
+    masked = _MASKING.mask(event) if wording == "words-2" else None
+    pieces = _pieces(event) if masked is None else _pieces_of_masked(event, masked)
+    return Wording("".join(written for written, _, _ in pieces), tuple(pieces))
+
+
+def _pieces(event: str) -> list[Piece]:
+    pieces: list[Piece] = []
     done = 0
     for match in _SCANNER.finditer(event):
         begin, end = match.span()
@@ -91,7 +115,52 @@ def words_of(event: str) -> Wording:
         done = end
     if done < len(event):
         pieces.append((event[done:], done, len(event)))
-    return Wording("".join(written for written, _, _ in pieces), tuple(pieces))
+    return pieces
+
+
+def _pieces_of_masked(event: str, masked: Masked) -> list[Piece]:
+    """Return the pieces of the event with one value for all of a mask, and where they stand in the event as it is."""
+    written: list[str] = []
+    begins, origins = [0], [0]  # of what is kept, a value, what is kept, …: as it is written, and in the event
+    done = 0
+    for mask, (begin, end) in zip(_MASK.findall(masked.key), masked.spans, strict=True):
+        value = _value_of(mask)
+        written += (event[done:begin], value)
+        begins += (begins[-1] + begin - done, begins[-1] + begin - done + len(value))
+        origins += (begin, end)
+        done = end
+    written.append(event[done:])
+
+    def origin(at: int) -> int:
+        """Return where in the event stands what is written here; within a value, its end."""
+        part = bisect_right(begins, at) - 1
+        if part % 2 and at > begins[part]:
+            return origins[part + 1]
+        return origins[part] + at - begins[part]
+
+    pieces: list[Piece] = []
+    for piece, begin, end in _pieces("".join(written)):
+        if len(piece) != end - begin:
+            pieces.append((piece, origin(begin), origin(end)))
+            continue
+        inside = begins[bisect_right(begins, begin) : bisect_left(begins, end)]
+        cuts = [begin, *dict.fromkeys(inside), end]
+        pieces += [(piece[a - begin : b - begin], origin(a), origin(b)) for a, b in pairwise(cuts)]
+    return pieces
+
+
+@lru_cache(4096)
+def _value_of(mask: str) -> str:
+    """Return what is written for all that has this mask; `words-1` names its kind, or reads it as it is."""
+    size, _, unit = mask.partition(" digits")
+    if unit or size.isdigit():
+        return "1" + "0" * (int(size) - 1) + unit.removeprefix(" of ").replace("decimal", "")
+    kind, _, length = mask.partition(" of ")
+    if kind == "hex":
+        return ("0a" * int(length))[: int(length)]
+    if kind == "time" and length:
+        return _TIME.ljust(int(length.removesuffix(" digits")), "0")
+    return _VALUES[kind]
 
 
 def _address(written: str) -> str:
@@ -146,4 +215,18 @@ _WRITTEN: dict[str, Callable[[str], str]] = {
     "run": lambda written: written[0],
     "space": lambda _: " ",
     "kept": lambda written: written,
+}
+_TIME = "1400000000"
+_VALUES = {  # as `words-1` writes them, or what it erases as a pair's value
+    "time": _TIME,
+    "uuid": "00000000-0000-0000-0000-000000000000",
+    "pointer": "id",
+    "mac": "id",
+    "count": "number",
+    "port for anyone": "number",
+    "loopback address": "loopback ip",
+    "private address": "private ip",
+    "public address": "public ip",
+    "multicast address": "public ip",
+    "reserved address": "public ip",
 }

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from models.contracts.errors import InputError
-from models.contracts.release import METADATA_KEY, Prompt, Roles
+from models.contracts.release import METADATA_KEY, Prompt, Roles, WordingName
 from models.contracts.task import Task
 from models.llama import Model
 from models.release_file import read_release, release_path
@@ -21,14 +21,14 @@ from quantize.steps import Code, Steps
 
 LLAMA_CPP = "llama-cpp-python"
 _ASKED = (
-    *("encoder", "decoder", "wording", "roles", "heads", "labels", "calibration", "llama", "vocabulary"),
+    *("encoder", "decoder", "wording", "masking", "roles", "heads", "labels", "calibration", "llama", "vocabulary"),
     *("prompt", "transcript", "scribe", "lane", "ends", "window", "precedents"),
 )
 ASKED_BY = (Code("quantize.ask"), *(Code(f"models.{name}") for name in _ASKED))
 _MOST_LISTED = 8  # names, in an error
 _CONVERTED_BY = (
     *(Code(f"quantize.{name}") for name in ("convert", "llama_convert", "round_trip", "pretrained")),
-    *(Code(f"models.{name}") for name in ("llama", "wording")),
+    *(Code(f"models.{name}") for name in ("llama", "wording", "masking")),
 )
 
 
@@ -61,15 +61,15 @@ def checkpoint_of(
     if recipe.base.kind == "gguf" and base is not None:
         return _finished(base, task)
     folder = _trained(recipe, task, examples, root=root, base=base, steps=steps, drawn=drawn, progress=progress)
-    worded = isinstance(recipe.training, TrainEncoder) and bool(recipe.training.wording)
+    wording: WordingName = recipe.training.wording if isinstance(recipe.training, TrainEncoder) else ""
 
     def work(out: Path) -> None:
         convert.convert(folder, out / "f16.gguf")
-        outcome = round_trip.check(folder, out / "f16.gguf", examples.test.bodies, worded=worded)
+        outcome = round_trip.check(folder, out / "f16.gguf", examples.test.bodies, wording=wording)
         (out / "round_trip.json").write_bytes(msgspec.json.encode(outcome))
 
     made_with = versions_of(LLAMA_CPP, "torch", "transformers")
-    inputs = [folder, worded, examples.test.bodies, *_CONVERTED_BY, made_with]
+    inputs = [folder, wording, examples.test.bodies, *_CONVERTED_BY, made_with]
     gguf = steps.run("convert", inputs, work) / "f16.gguf"
     roles = None
     if isinstance(recipe.training, TrainEncoder):
@@ -114,7 +114,7 @@ def _trained(
 
         code = [
             *(Code(f"quantize.{name}") for name in ("encoder_training", "four_bits", "pretrained")),
-            *(Code(f"models.{name}") for name in ("wording", "roles", "heads")),
+            *(Code(f"models.{name}") for name in ("wording", "masking", "roles", "heads")),
         ]
         return steps.run("train", [training, base, *drawn, *code, _trained_with()], work)
     if isinstance(training, TrainDecoder):

@@ -26,7 +26,7 @@ from models.contracts.task import Task
 from models.fields import ABSENT
 from models.heads import outputs_of
 from models.roles import candidates, covered, role_names
-from models.wording import Wording, words_of
+from models.wording import words_of
 from quantize.examples import Examples
 from quantize.expand import Example
 from quantize.four_bits import as_four_bits, matrices, round_all
@@ -191,7 +191,7 @@ def _tokenizer(base: Path) -> Tokenizer:
 
 def _encoded(example: Example, task: Task, network: Network, tokenizer: Tokenizer, plan: TrainEncoder) -> _Encoded:
     text = example.body
-    words = words_of(text) if plan.wording else Wording(text, ((text, 0, len(text)),))
+    words = words_of(text, plan.wording)
     encoding = tokenizer.encode(words.text)
     tokens, offsets = _cut(encoding.ids, plan.max_tokens), encoding.offsets
     choices = [field for field in task.fields if field.kind == "choice"]
@@ -221,7 +221,7 @@ def _foreign(
     """Return some of the texts that the task is not about."""
     drawn = chance.sample(list(texts), min(len(texts), round(plan.foreign_share * count)))
     none = network.outputs.index(ABSENT)
-    worded = (words_of(text).text if plan.wording else text for text in drawn)
+    worded = (words_of(text, plan.wording).text for text in drawn)
     return [_Encoded(_cut(tokenizer.encode(text).ids, plan.max_tokens), none, (), [], []) for text in worded]
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from models.contracts.errors import ConfigError
+from models.contracts.release import WordingName
 from models.contracts.scalars import Name, Number, Probability
 from models.contracts.task import Task
 from models.contracts.wire import decode_toml
@@ -87,7 +88,7 @@ class TrainEncoder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     smoothing: Annotated[float, Meta(ge=0, lt=0.5)] = 0.05
     foreign_share: Annotated[float, Meta(ge=0, lt=1)] = 0.05  # texts of other kinds, per text of the task
-    wording: Literal["", "words-1"] = ""
+    wording: WordingName = ""
     train_embeddings: bool = False
     rounded_epochs: Annotated[int, Meta(ge=0)] = 0  # the last so many compute with weights as 4 bits hold them
 

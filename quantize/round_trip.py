@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from models.contracts.errors import InputError
+from models.contracts.release import WordingName
 from models.llama import Batch, Context, Encoder, Model
 from models.wording import words_of
 
@@ -55,14 +56,14 @@ def gap(ours: Logits, theirs: Logits) -> Gap:
     return Gap(apart, max(_MOST_APART, _MOST_OF_SPREAD * spread))
 
 
-def check(checkpoint: Path, gguf: Path, bodies: Sequence[str], *, worded: bool = False) -> RoundTrip:
+def check(checkpoint: Path, gguf: Path, bodies: Sequence[str], *, wording: WordingName = "") -> RoundTrip:
     """Compare them on some of `bodies`.
 
     Raises:
         InputError: they differ by more than 16-bit weights explain.
     """
     step = max(1, len(bodies) // _TEXTS)
-    texts = [words_of(body).text if worded else body for body in bodies[::step][:_TEXTS]]
+    texts = [words_of(body, wording).text for body in bodies[::step][:_TEXTS]]
     with Model(gguf) as model:
         theirs_ids, theirs = _by_transformers(checkpoint, texts, encodes=model.pools_to_labels)
         ours_ids = [

@@ -31,6 +31,7 @@ from models.classifier import Classifier
 from models.contracts.policy import Policy
 from models.contracts.verdict import Verdict
 from models.contracts.wire import decode_verdict, encode_lines
+from models.encoder import READINGS
 from models.masking import Masking
 from models.opening import open_classifier
 from quantize.terminal import say_warnings_only
@@ -38,18 +39,20 @@ from quantize.terminal import say_warnings_only
 _TARGET = 8_000
 _HIT_RATE = 0.95
 _RATIO = 30
+_REMEMBERED = 4  # replays
 _ROUNDS = 9
 
 
 class Run:
     """One run of the flow over lines, and what came out; its files are there as long as it is."""
 
-    def __init__(self, release: str, lines: Iterable[Sequence[str]], *, cached: bool) -> None:
+    def __init__(self, release: str, lines: Iterable[Sequence[str]], *, cached: bool, readings: int = READINGS) -> None:
+        """Run it with the verdict cache or without; the model remembers so many readings, whatever asks it."""
         self._folder = TemporaryDirectory(prefix="headwater-bench-")
         folder = Path(self._folder.name)
         self.events = fill(config(folder), (b"".join(line.encode() + b"\n" for line in some) for some in lines))
-        mode = "on" if cached else "off"
-        subprocess.run([sys.executable, "-m", "bench.cache.flow", folder, release, mode], check=True, cwd=ROOT)
+        how = ("on" if cached else "off", str(readings))
+        subprocess.run([sys.executable, "-m", "bench.cache.flow", folder, release, *how], check=True, cwd=ROOT)
         self.told = json.loads((folder / "told.json").read_text())
         came = [verdict.cached is not None for verdict in self.verdicts() if verdict.revision == 0]
         if len(came) != self.events:
@@ -91,9 +94,14 @@ def rows(sizes: Sizes) -> list[Row]:
     done, of = replayed(sizes), f"{sizes.replays} replays"
     stream = stream_of(sizes)
     asked = islice(stream.replay(1), sizes.modelled * len(stream.sources))
-    peer = Run(sizes.release, [list(asked)], cached=False)
+    # An encoder's memory of its own is a cache as well: the model is asked each time only where that is off, too.
+    peer = Run(sizes.release, [list(asked)], cached=False, readings=0)
+    remembering = Run(sizes.release, map(stream.replay, range(min(_REMEMBERED, sizes.replays))), cached=False)
     ratio = done.per_second / peer.per_second
-    without = f"cache off, {peer.events} events: {peer.per_second:.1f}"
+    without = (
+        f"cache off, the model asked each time, {peer.events} events: {peer.per_second:.1f}; cache off, but the model "
+        f"remembers its readings, {remembering.events} events: {remembering.per_second:.1f}"
+    )
     return [
         Row(
             name="events_per_s_cached",
@@ -171,6 +179,7 @@ def _fastest_us(work: Callable[[], object], events: int) -> float:
 if __name__ == "__main__":
     say_warnings_only()
     on_one_core()
-    with closing(open_classifier(sys.argv[2], threads=1)) as opened:
+    _folder, _release, _mode, _readings = sys.argv[1:]
+    with closing(open_classifier(_release, threads=1, readings=int(_readings))) as opened:
         own = opened.release.policy
-        _run(Path(sys.argv[1]), opened, replace(own, cache=replace(own.cache, enabled=sys.argv[3] == "on")))
+        _run(Path(_folder), opened, replace(own, cache=replace(own.cache, enabled=_mode == "on")))

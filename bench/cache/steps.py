@@ -59,7 +59,7 @@ def label_of(opinion: Opinion, release: Release) -> str:
 
 def words(body: str, release: Release) -> str:
     """Return what a release reads of a body: two of one wording have the same tokens, so the same label."""
-    return words_of(body).text if release.prompt.wording else body
+    return words_of(body, release.prompt.wording).text
 
 
 class Remembering:

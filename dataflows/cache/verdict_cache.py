@@ -119,9 +119,9 @@ class VerdictCache:
         turn = Turn(events)
         now = self._clock()
         asked_of: dict[str, set[str]] = {}  # texts of a template, in this turn
-        mask = self._masking.mask
+        mask, in_use = self._masking.mask, self._rules.enabled
         for at, event in enumerate(events):
-            masked = turn.masked[at] = None if event.truncated else mask(event.body)
+            masked = turn.masked[at] = mask(event.body) if in_use and not event.truncated else None
             if masked is None:
                 self._ask(turn, at)
                 continue

@@ -100,11 +100,6 @@ def answer_window(
         return dict(zip([event.id for event in judged.events], judged.opinions, strict=True)) if judged else {}
 
     cache.follow(classifier.release, policy)
-    if not policy.cache.enabled:
-        opinions = ask(list(events), letters)
-        kept = [event for event in events if event.id in opinions]
-        judged = Judged(kept, [opinions[event.id] for event in kept], classifier.release)
-        return Answered([judged] if kept else [], letters)
     turn = cache.recall(events)
     while turn.asked:
         cache.learn(turn, ask([turn.events[at] for at in turn.asked], letters))

@@ -12,6 +12,9 @@ METADATA_KEY = "headwater.release"
 """The one key of the GGUF's metadata; its value is the `Release` as JSON."""
 
 
+WordingName = Literal["", "words-1", "words-2"]
+
+
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """softmax(log p / temperature + bias) over the labels; Guo et al. 2017 (temperature and vector scaling)."""
 
@@ -30,7 +33,7 @@ class Prompt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Literal["chat", "plain", "encoder"] = "chat"
     before: str = ""
     after: str = ""
-    wording: Literal["", "words-1"] = ""
+    wording: WordingName = ""
     max_tokens: Number = 512
 
 

@@ -77,8 +77,8 @@ def a_text_of_nothing_but_a_mark_is_not_an_empty_one(classifier: Classifier) -> 
 
     One that says nothing once it is put into words, as `</s>` closes what nobody opened, is as good as empty.
     """
-    worded = bool(classifier.release.prompt.wording)
-    empty, *marked = classifier.classify(["", *(mark for mark in MARKS if not worded or words_of(mark).text.strip())])
+    wording = classifier.release.prompt.wording
+    empty, *marked = classifier.classify(["", *(mark for mark in MARKS if words_of(mark, wording).text.strip())])
 
     assert all(opinion.probabilities != empty.probabilities for opinion in marked)
 

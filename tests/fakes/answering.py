@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from dataflows.cache.entry import Entry, Refusal
 from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.observer import Unobserved
 from dataflows.operators.answer import answer_window
@@ -77,3 +78,12 @@ class Answering:
     def asked(self) -> list[str]:
         """Every text that the model was asked about, in order."""
         return [text for texts in self.classifier.asked for text in texts]
+
+    def entry(self, text: str) -> Entry | Refusal | None:
+        """Return what the cache knows of the template of a text."""
+        return self.cache.explain(text)[1]
+
+
+def jobs(count: int, first: int = 10_000) -> list[str]:
+    """Return so many different events of one template."""
+    return [f"job {number} ended" for number in range(first, first + count)]

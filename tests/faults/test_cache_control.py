@@ -11,6 +11,14 @@ from tests.faults.gateway import Gateway, running
 
 ROOT = Path(__file__).parents[2]
 LINES = [f"Jan  2 03:04:05 web-1 app[{at}]: job 1000{at} by 198.51.100.{at} ended" for at in range(9)]
+UNAUDITED = """
+[policy]
+accept_at = 0.0
+[policy.cache]
+audit_rate = 0.0
+audit_rate_young = 0.0
+audit_rate_grave = 0.0
+"""
 TEMPLATE = "app: job ⟨5 digits⟩ by ⟨public address⟩ ended"
 
 
@@ -62,3 +70,25 @@ def test_a_gateway_tells_what_its_cache_knows_and_what_it_is_told_to_forget_is_n
 
     assert not socket_path(gateway.state).exists()
     assert templates(gateway) == {"another one": found["another one"]}
+
+
+def test_a_gateway_that_was_stopped_is_warm_when_it_starts_again_and_one_that_was_killed_is_not(
+    tmp_path: Path, quick_model: Path
+) -> None:
+    gateway = Gateway(tmp_path, quick_model, more=UNAUDITED)
+
+    def answered_by(text: str, count: int) -> str | None:
+        """The entry that answered a text, which is the last of so many."""
+        gateway.send(text)
+        gateway.await_answers(count)
+        return list(gateway.harvest.verdicts.values())[-1].cached
+
+    with running(gateway):
+        assert (answered_by("one", 1), answered_by("another", 2)) == (None, None)
+        assert gateway.process.stop()[0] == 0
+    kept = templates(gateway)
+    with running(gateway):
+        assert answered_by("one", 3) == kept["one"]
+        gateway.process.kill()
+    with running(gateway):  # which may answer the last one again, and learn from that
+        assert answered_by("another", 4) is None

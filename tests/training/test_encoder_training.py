@@ -181,7 +181,7 @@ def test_the_gguf_says_what_the_checkpoint_says(
     whole: dict[TrainEncoder, Path], ggufs: dict[TrainEncoder, Path], plan: TrainEncoder
 ) -> None:
     marked = [f"{body} [SEP] [MASK] {body}" for body in BODIES[:3]]
-    outcome = round_trip.check(whole[plan], ggufs[plan], [*BODIES, *marked], worded=bool(plan.wording))
+    outcome = round_trip.check(whole[plan], ggufs[plan], [*BODIES, *marked], wording=plan.wording)
 
     assert outcome.tokenised_alike == outcome.texts == len(BODIES) + len(marked)
     assert outcome.most_apart == pytest.approx(0.0, abs=0.05)

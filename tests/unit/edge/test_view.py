@@ -36,7 +36,7 @@ def score() -> Score:
 def test_one_line_says_what_went_in_and_came_out() -> None:
     assert line(score()) == (
         "  2.0 s  5 in, 4 out (2/s)  3 benign, 0 suspicious, 1 critical  "
-        "cache 0 answered, 0 audits, 0 disagreed  latency 10 ms, p95 27 ms"
+        "cache 0 answered, 4 asked, 0 of them to audit, 0 disagreed  latency 10 ms, p95 27 ms"
     )
 
 

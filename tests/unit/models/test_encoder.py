@@ -134,7 +134,7 @@ def test_none_of_the_labels_takes_from_their_mass_and_the_likeliest_choice_is_th
     with Model(reader_file) as model:
         encoder = Encoder(model, rows=512, sequences=1)
         for line, opinion in zip(LINES, opinions, strict=True):
-            (logits,) = encoder.encode([model.vocabulary.encode_whole(words_of(line).text)])
+            (logits,) = encoder.encode([model.vocabulary.encode_whole(words_of(line, "words-1").text)])
             weight = dict(zip(model.labels, np.exp(logits.astype(np.float64)), strict=True))
             labels = np.array([weight[name] for name in TASK.label_names])
             choices = {name: weight[f"technique={name}"] for name in ("-", "T1110", "T1190")}

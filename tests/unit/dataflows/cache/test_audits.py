@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from dataflows.cache.entry import Refusal
 from models.contracts.errors import UnavailableError
 from models.contracts.opinion import Opinion
-from tests.fakes.answering import GRAVE_TASK, Answering
+from tests.fakes.answering import GRAVE_TASK, Answering, jobs
 from tests.fakes.classifier import BENIGN, CRITICAL
 
 ALWAYS = {"audit_rate": 1.0}
@@ -23,10 +23,6 @@ class Changing:
 
     def __call__(self, text: str) -> Opinion:
         return self.opinion
-
-
-def numbered(count: int, first: int = 10_000) -> list[str]:
-    return [f"job {number} ended" for number in range(first, first + count)]
 
 
 def drawn(secret: bytes, ids: list[str]) -> set[str]:
@@ -55,7 +51,7 @@ def test_which_events_are_audited_cannot_be_told_without_the_secret() -> None:
 def test_an_id_that_was_not_audited_once_may_be_with_another_text() -> None:
     answering = Answering(ask_first=1, audit_rate=0.2)
     answering.window("job 10000 ended", ids=["mine"])
-    said = [answering.window(text, ids=["mine"])[0] for text in numbered(200, first=20_000)]
+    said = [answering.window(text, ids=["mine"])[0] for text in jobs(200, first=20_000)]
 
     assert 0.1 < mean(verdict.cached is None for verdict in said) < 0.3
 
@@ -77,16 +73,16 @@ def test_young_and_grave_templates_are_audited_more_often(answer: Opinion, hits:
         young_hits=100_000 if hits == 0 else hits,
     )
     while answering.cache.counts["hits"] < hits:
-        answering.say(*numbered(10))
+        answering.say(*jobs(10))
     before = answering.cache.counts["audits"]
-    answering.say(*numbered(1000, first=20_000))
+    answering.say(*jobs(1000, first=20_000))
 
     assert (answering.cache.counts["audits"] - before) / 1000 == pytest.approx(rate, rel=0.25)
 
 
 def test_a_template_is_young_until_it_was_hit_so_often() -> None:
     answering = Answering(ask_first=1, audit_rate=0.0, audit_rate_young=1e-6, young_hits=10)
-    answering.say(*numbered(10))
+    answering.say(*jobs(10))
     ((_, entry),) = answering.cache.listing()
     assert (entry.hits, entry.audit_below) == (9, 4294)
     answering.say("job 20000 ended")
@@ -95,17 +91,17 @@ def test_a_template_is_young_until_it_was_hit_so_often() -> None:
 
 def test_another_audit_rate_is_in_force_at_once() -> None:
     answering = Answering(ask_first=1)
-    answering.say(*numbered(20))
+    answering.say(*jobs(20))
     assert answering.cache.counts["audits"] == 0
     answering.rule(audit_rate=1.0)
-    answering.say(*numbered(20))
+    answering.say(*jobs(20))
 
     assert answering.cache.counts["audits"] == 20
 
 
 def test_the_first_hits_of_a_template_are_audited_in_the_very_window_in_which_it_was_learnt() -> None:
     answering = Answering(ask_first=1, **ALWAYS)
-    answering.window(*numbered(5))
+    answering.window(*jobs(5))
 
     assert [len(texts) for texts in answering.classifier.asked] == [1, 4]
     assert answering.cache.counts["audits"] == 4
@@ -123,6 +119,10 @@ def test_an_audit_that_agrees_is_proof_and_its_event_has_the_models_own_answer()
     assert answering.cache.counts["disagreements"] == 0
 
 
+def away() -> list[Opinion]:
+    raise UnavailableError("away")
+
+
 def until_audited(answering: Answering, window: Callable[[int], list[str]]) -> list:
     """Send windows until an audit has disagreed; return the verdicts on the last of them."""
     for number in range(1000):
@@ -137,7 +137,7 @@ def test_an_audit_that_disagrees_ends_the_template_for_good_and_takes_back_what_
     answering = Answering(model, ask_first=1, audit_rate=0.1)
     answering.say("job 10000 ended")
     model.opinion = CRITICAL
-    said = until_audited(answering, lambda number: numbered(20, first=20_000 + 100 * number))
+    said = until_audited(answering, lambda number: jobs(20, first=20_000 + 100 * number))
 
     here = [verdict for verdict in said if verdict.revision == 0]
     assert [(verdict.label, verdict.cached) for verdict in here] == [("critical", None)] * 20
@@ -145,7 +145,7 @@ def test_an_audit_that_disagrees_ends_the_template_for_good_and_takes_back_what_
     _, refusal = answering.cache.explain("job 10000 ended")
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "an audit disagreed: the answers differ"
-    assert {verdict.cached for verdict in answering.say(*numbered(10))} == {None}
+    assert {verdict.cached for verdict in answering.say(*jobs(10))} == {None}
 
 
 def test_an_audit_that_disagrees_corrects_earlier_verdicts_by_a_higher_revision() -> None:
@@ -175,7 +175,7 @@ def test_verdicts_that_were_right_are_not_superseded() -> None:
 def test_what_was_said_long_ago_stays_as_it_was_said(rules: dict[str, float], late_s: float, left: int) -> None:
     model = Changing()
     answering = Answering(model, ask_first=1, **rules)
-    answering.say(*numbered(20))
+    answering.say(*jobs(20))
     answering.now += late_s
     model.opinion = CRITICAL
     answering.rule(audit_rate=1.0)
@@ -257,7 +257,7 @@ def test_an_audited_event_that_the_model_refuses_ends_the_template() -> None:
 def test_an_outage_while_earlier_verdicts_are_asked_about_again_loses_none_of_them() -> None:
     model = Changing()
     answering = Answering(model, ask_first=1)
-    answering.say(*numbered(4))
+    answering.say(*jobs(4))
     model.opinion = CRITICAL
     answering.rule(audit_rate=1.0)
     classify, calls = answering.classifier.classify, []
@@ -275,7 +275,27 @@ def test_an_outage_while_earlier_verdicts_are_asked_about_again_loses_none_of_th
 
     assert [(verdict.text, verdict.revision, verdict.label) for verdict in said] == [
         ("job 20000 ended", 0, "critical"),
-        *((text, 1, "critical") for text in numbered(4)[1:]),
+        *((text, 1, "critical") for text in jobs(4)[1:]),
+    ]
+
+
+def test_what_is_to_be_taken_back_is_also_where_the_cache_was_switched_off_since() -> None:
+    model = Changing()
+    answering = Answering(model, ask_first=1)
+    answering.say(*jobs(4))
+    model.opinion = CRITICAL
+    answering.rule(audit_rate=1.0)
+    classify = answering.classifier.classify
+    answering.classifier.classify = lambda texts: classify(texts) if len(texts) == 1 else away()  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError):
+        answering.window("job 20000 ended")
+    answering.classifier.classify = classify  # type: ignore[method-assign]
+    answering.rule(enabled=False)
+    said = answering.window("job 20001 ended")
+
+    assert [(verdict.text, verdict.revision) for verdict in said] == [
+        ("job 20001 ended", 0),
+        *((text, 1) for text in jobs(4)[1:]),
     ]
 
 
@@ -283,7 +303,7 @@ def test_a_model_is_asked_about_a_bounded_number_of_earlier_events_at_once(monke
     monkeypatch.setattr("dataflows.cache.verdict_cache._MOST_DOUBTED", 4)
     model = Changing()
     answering = Answering(model, ask_first=1)
-    answering.say(*(f"{word} {text}" for word in ("a", "b", "c") for text in numbered(4)))
+    answering.say(*(f"{word} {text}" for word in ("a", "b", "c") for text in jobs(4)))
     model.opinion = CRITICAL
     answering.rule(audit_rate=1.0)
     said = [*answering.window(*(f"{word} job 20000 ended" for word in ("a", "b", "c")))]
@@ -291,12 +311,12 @@ def test_a_model_is_asked_about_a_bounded_number_of_earlier_events_at_once(monke
 
     assert max(map(len, answering.classifier.asked)) == 4
     superseding = [verdict.text for verdict in said if verdict.revision]
-    assert sorted(superseding) == sorted(f"{word} {text}" for word in ("a", "b", "c") for text in numbered(4)[1:])
+    assert sorted(superseding) == sorted(f"{word} {text}" for word in ("a", "b", "c") for text in jobs(4)[1:])
 
 
 def test_a_bound_that_the_policy_demands_is_reached_by_audits() -> None:
     answering = Answering(ask_first=1, young_hits=0, bound=0.05, bound_within_hits=400)
-    answering.say(*numbered(450))
+    answering.say(*jobs(450))
     ((_, entry),) = answering.cache.listing()
 
     assert entry.bound <= 0.05

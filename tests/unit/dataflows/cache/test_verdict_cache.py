@@ -1,24 +1,15 @@
-"""The verdict cache learns, answers, ages and forgets; what it is audited for is in `test_audits.py`."""
-
-from threading import Thread
+"""What the verdict cache learns and answers. How it is audited: `test_audits.py`; what it forgets: `test_ageing.py`."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataflows.cache.entry import Entry, Refusal
 from models.contracts.opinion import Opinion
 from models.contracts.policy import CacheRules
-from tests.fakes.answering import GRAVE_TASK, UNAUDITED, Answering
-from tests.fakes.classifier import BENIGN, CRITICAL, DOUBTFUL, release
+from tests.fakes.answering import GRAVE_TASK, UNAUDITED, Answering, jobs
+from tests.fakes.classifier import BENIGN, CRITICAL, DOUBTFUL
 
 DAY = 24 * 3600.0
-
-
-def jobs(count: int, first: int = 10_000) -> list[str]:
-    """So many different events of one template."""
-    return [f"job {number} ended" for number in range(first, first + count)]
 
 
 def sure(confidence: float, mass: float = 0.99) -> Opinion:
@@ -30,17 +21,13 @@ def by_number(text: str) -> Opinion:
     return sure(int(text.split()[1]) % 100 / 100)
 
 
-def entry_of(answering: Answering, text: str) -> Entry | Refusal | None:
-    return answering.cache.explain(text)[1]
-
-
 def test_a_template_is_asked_about_until_enough_events_agreed_and_answers_then() -> None:
     answering = Answering(ask_first=3)
     said = answering.say(*jobs(5))
 
     assert answering.asked == jobs(3)
     assert [verdict.cached is not None for verdict in said] == [False, False, False, True, True]
-    entry = entry_of(answering, jobs(1)[0])
+    entry = answering.entry(jobs(1)[0])
     assert isinstance(entry, Entry)
     assert said[3].cached == entry.name
     assert (said[3].label, said[3].confidence, said[3].route, said[3].release) == (
@@ -102,7 +89,7 @@ def test_one_witness_that_is_answered_otherwise_refuses_the_template_whichever_i
     answering.say(*jobs(20))
 
     assert answering.asked == jobs(20)
-    refusal = entry_of(answering, jobs(1)[0])
+    refusal = answering.entry(jobs(1)[0])
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "the answers differ"
     assert answering.cache.counts["refused"] == 1
@@ -113,7 +100,7 @@ def test_a_witness_on_the_other_side_of_the_threshold_refuses_the_template() -> 
     answering.say("job 10090 ended", "job 10070 ended", "job 10091 ended", "job 10092 ended")
 
     assert len(answering.asked) == 4
-    assert isinstance(entry_of(answering, "job 10000 ended"), Refusal)
+    assert isinstance(answering.entry("job 10000 ended"), Refusal)
 
 
 def test_grave_labels_need_more_witnesses() -> None:
@@ -201,100 +188,6 @@ def test_a_witness_with_little_label_mass_holds_the_template_back_where_the_poli
     assert answering.say(jobs(4)[3])[0].cached is None
 
 
-def test_a_new_release_empties_the_cache_at_once() -> None:
-    answering = Answering(ask_first=1)
-    answering.say("job 10000 ended", "job 10001 ended")
-    answering.classifier._release = release(2)
-
-    assert answering.say("job 10002 ended")[0].cached is None
-    assert len(answering.cache) == 1
-
-
-@pytest.mark.parametrize(
-    ("rules", "kept"),
-    [
-        ({"masks": ("address", "number")}, False),
-        ({"known_addresses": ("10.0.0.1",)}, False),
-        ({"audit_rate": 0.001}, True),
-        ({"max_entries": 10}, True),
-    ],
-)
-def test_a_policy_that_masks_otherwise_empties_the_cache_and_no_other_does(
-    rules: dict[str, object], *, kept: bool
-) -> None:
-    answering = Answering(ask_first=1)
-    answering.say("job 10000 ended")
-    answering.rule(**rules)
-
-    assert (answering.say("job 10001 ended")[0].cached is not None) == kept
-
-
-def test_a_template_is_learnt_anew_when_it_is_old_however_often_it_is_hit() -> None:
-    answering = Answering(ask_first=1, max_age_s=7 * DAY, max_idle_s=2 * DAY)
-    for _ in range(9):
-        answering.say("job 10000 ended", "job 10001 ended")
-        answering.now += DAY
-
-    assert answering.asked == ["job 10000 ended", "job 10000 ended"]
-    assert answering.cache.counts["expired"] == 1
-
-
-def test_a_template_that_nobody_needs_is_forgotten() -> None:
-    answering = Answering(ask_first=1, max_idle_s=DAY)
-    answering.say("job 10000 ended", "job 10001 ended")
-    answering.now += DAY - 1
-    assert answering.say("job 10002 ended")[0].cached is not None
-    answering.now += DAY + 1
-    assert answering.say("job 10003 ended")[0].cached is None
-
-
-def test_a_clock_that_goes_back_makes_no_template_younger() -> None:
-    answering = Answering(ask_first=1)
-    answering.say("job 10000 ended")
-    answering.now -= 30 * DAY
-
-    assert answering.say("job 10001 ended")[0].cached is None
-
-
-@given(st.integers(1, 8), st.lists(st.integers(0, 15), max_size=120))
-@settings(max_examples=60)
-def test_there_are_never_more_entries_than_the_policy_allows(most: int, numbers: list[int]) -> None:
-    answering = Answering(ask_first=1, max_entries=most)
-    for number in numbers:
-        answering.say(f"{'abcdefghijklmnop'[number]} opened")
-        assert len(answering.cache) <= most
-
-
-def test_of_templates_that_are_not_needed_the_one_that_was_needed_longest_ago_goes_first() -> None:
-    answering = Answering(ask_first=1, max_entries=10)
-    answering.say(*(f"{letter} opened" for letter in "abcdefghij"))
-    answering.say("a opened", "k opened")
-
-    assert answering.say("a opened")[0].cached is not None
-    assert answering.say("b opened")[0].cached is None
-
-
-def test_fewer_entries_than_there_are_let_go_of_the_others() -> None:
-    answering = Answering(ask_first=1, max_entries=10)
-    for _ in range(2):
-        answering.say(*(f"{letter} opened" for letter in "abcdefghij"))
-    answering.rule(max_entries=5)
-    answering.say("h opened")
-
-    assert len(answering.cache) == 5
-    assert all(verdict.cached for verdict in answering.say(*(f"{letter} opened" for letter in "efgh")))
-
-
-def test_what_was_busy_once_gives_its_place_away_in_time() -> None:
-    answering = Answering(ask_first=1, max_entries=10)
-    answering.say(*["a opened"] * 61, *[f"{letter} opened" for letter in "bcdefgh"] * 2)
-    for _ in range(50):
-        answering.say(*(f"{letter} opened" for letter in "bcdefghz"))
-    answering.say("i opened", "j opened", "k opened")
-
-    assert [verdict.cached is not None for verdict in answering.say("z opened", "a opened")] == [True, False]
-
-
 def test_an_event_that_was_cut_is_asked_about_and_teaches_nothing() -> None:
     answering = Answering(ask_first=1)
     answering.window("job 10000 ended", truncated=True)
@@ -311,7 +204,7 @@ def test_an_opinion_on_a_part_of_a_text_teaches_nothing_and_ends_a_template_that
     assert (len(answering.cache), answering.cache.refusals()) == (0, [])
     answering.say(*jobs(5))
 
-    assert isinstance(entry_of(answering, jobs(1)[0]), Refusal)
+    assert isinstance(answering.entry(jobs(1)[0]), Refusal)
 
 
 def test_a_template_of_which_an_event_became_a_dead_letter_is_never_cached() -> None:
@@ -322,7 +215,7 @@ def test_a_template_of_which_an_event_became_a_dead_letter_is_never_cached() -> 
 
     assert [verdict.text for verdict in verdicts] == ["job 10000 ended"]
     assert [letter.raw for letter in answering.letters] == [b"job 10001 ended"]
-    refusal = entry_of(answering, jobs(1)[0])
+    refusal = answering.entry(jobs(1)[0])
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "the model did not read all of an event"
 
@@ -373,7 +266,7 @@ def test_witnesses_with_fields_of_other_places_or_other_choices_refuse_the_templ
     answering = Answering(answer, task=GRAVE_TASK, ask_first_grave=2)
     answering.say("from 10.0.0.1 to 10.1.1.1 here", "from 10.0.0.1 to 10.1.1.9 here")
 
-    refusal = entry_of(answering, "from 10.0.0.1 to 10.1.1.9 here")
+    refusal = answering.entry("from 10.0.0.1 to 10.1.1.9 here")
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "the fields differ"
 
@@ -382,48 +275,9 @@ def test_a_field_that_ends_within_a_masked_word_refuses_the_template() -> None:
     answering = Answering(lambda _: replace(CRITICAL, fields={"source": ("10.0.0",)}), task=GRAVE_TASK)
     answering.say("from 10.0.0.1 to here", "from 10.0.0.2 to here")
 
-    refusal = entry_of(answering, "from 10.0.0.1 to here")
+    refusal = answering.entry("from 10.0.0.1 to here")
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "a field cannot be cut from other events"
-
-
-def test_another_thread_has_a_template_forgotten_with_the_next_events() -> None:
-    answering = Answering(ask_first=1)
-    answering.say("job 10000 ended", "door opened")
-    entry = entry_of(answering, "job 10000 ended")
-    assert isinstance(entry, Entry)
-
-    thread = Thread(target=answering.cache.forget, args=(entry.name,))
-    thread.start()
-    thread.join()
-    assert len(answering.cache) == 2
-    said = answering.say("job 10001 ended", "door opened")
-
-    assert [verdict.cached is not None for verdict in said] == [False, True]
-
-
-def test_all_is_forgotten_and_so_are_refusals_by_name() -> None:
-    answering = Answering(lambda text: CRITICAL if "10001" in text else BENIGN, ask_first=2)
-    answering.say(*jobs(2), "door opened")
-    ((_, refusal),) = answering.cache.refusals()
-    answering.cache.forget("no such name")
-    answering.cache.forget(refusal.name)
-    answering.say("door opened")
-    assert (answering.cache.refusals(), len(answering.cache)) == ([], 1)
-    answering.cache.forget()
-    answering.say("window opened")
-
-    assert len(answering.cache) == 1
-
-
-def test_templates_are_forgotten_also_while_the_cache_is_off() -> None:
-    answering = Answering(ask_first=1)
-    answering.say("door opened")
-    answering.cache.forget()
-    answering.rule(enabled=False)
-    answering.say("door opened")
-
-    assert len(answering.cache) == 0
 
 
 def test_refusals_are_bounded_and_those_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,45 +296,6 @@ def test_counts_say_what_became_of_every_event() -> None:
     answering.say("door opened", "window opened", "gate opened", *jobs(3))
 
     assert answering.cache.counts == {"asked": len(answering.asked), "hits": 6, "refused": 1, "evicted": 1}
-
-
-def test_a_cache_that_was_kept_answers_again_and_refuses_again() -> None:
-    before = Answering(lambda text: CRITICAL if "bad 10001" in text else BENIGN, ask_first=2)
-    before.say(*jobs(3), "bad 10000", "bad 10001", "run 10000")
-    after = Answering(ask_first=2)
-    after.cache.follow(after.classifier.release, after.policy)
-    after.cache.restore(list(before.cache.listing()), before.cache.refusals())
-
-    said = after.say("job 10009 ended", "bad 10000", "bad 10003", "run 10001", "run 10002")
-
-    assert [verdict.cached is not None for verdict in said] == [True, False, False, False, True]
-
-
-def test_a_cache_that_was_kept_is_decided_and_audited_by_the_policy_in_force() -> None:
-    before = Answering(ask_first=1)
-    before.say(*jobs(2))
-    after = Answering(ask_first=1, audit_rate=1.0)
-    after.policy = replace(after.policy, accept_at=0.95)
-    after.cache.follow(after.classifier.release, after.policy)
-    after.cache.restore(list(before.cache.listing()), [])
-
-    (said,) = after.say("job 10003 ended")
-
-    assert (said.route, after.cache.counts["audits"]) == ("review", 1)
-
-
-def test_of_a_cache_that_was_kept_as_many_entries_are_taken_as_there_is_room_for_the_latest_of_them() -> None:
-    before = Answering(ask_first=1)
-    for _ in range(2):
-        before.say(*(f"{letter} opened" for letter in "abcdefghij"))
-    after = Answering(ask_first=1, max_entries=5)
-    after.cache.follow(after.classifier.release, after.policy)
-    after.cache.restore(list(before.cache.listing()), [])
-    after.say(*(f"{letter} opened" for letter in "klmnop"))  # nothing is known of these
-
-    said = after.say(*(f"{letter} opened" for letter in "jihg"))
-    assert [verdict.cached is not None for verdict in said] == [True] * 4
-    assert len(after.cache) == 5
 
 
 def test_an_explanation_is_the_key_and_what_is_known_of_it() -> None:
