@@ -47,7 +47,7 @@ class Template(Struct, frozen=True, kw_only=True):
 
     name: str
     key: str
-    state: Literal["answers", "learning", "expired", "refused"]
+    state: Literal["answers", "learning", "doubtful", "expired", "refused"]  # doubtful: it may not answer
     since: float
     reason: str = ""  # why it is refused; the rest is of those that are not
     label: str = ""
@@ -146,12 +146,10 @@ def _template(key: str, found: Entry | Refusal, terms: Terms) -> Template:
         return Template(name=found.name, key=key, state="refused", since=found.since, reason=found.reason)
     rules, task = terms.policy.cache, terms.release.task
     label = task.label_names[found.label]
-    # It is dropped when its next event comes.
-    expired = terms.now - found.since > rules.max_age_s or terms.now - found.used_at > rules.max_idle_s
     return Template(
         name=found.name,
         key=key,
-        state="expired" if expired else "answers" if found.answers else "learning",
+        state=_state(found, label, terms),
         since=found.since,
         label=label,
         confidence=found.confidence,
@@ -163,3 +161,14 @@ def _template(key: str, found: Entry | Refusal, terms: Terms) -> Template:
         audit_rate=found.audit_below / _RATE_UNIT if found.answers else None,
         bound=found.bound if found.answers else None,
     )
+
+
+def _state(entry: Entry, label: str, terms: Terms) -> Literal["answers", "learning", "doubtful", "expired"]:
+    policy, rules = terms.policy, terms.policy.cache
+    if terms.now - entry.since > rules.max_age_s or terms.now - entry.used_at > rules.max_idle_s:
+        return "expired"  # it is dropped when its next event comes
+    # Not by `entry.sure`, which is of earlier thresholds until its next event comes.
+    sure = entry.confidence >= policy.accepts_from(label) and entry.answer.label_mass >= policy.mass_floor
+    if not sure and (not rules.doubtful or policy.doubtful == "unsure"):
+        return "doubtful"
+    return "answers" if entry.answers else "learning"

@@ -163,12 +163,22 @@ def _kept(config: Config) -> Snapshot:
 
 
 def _terms(config: Config, made: Made) -> Terms:
-    """Return what a start would work by, and say what it would do with what was kept."""
+    """Return what a start would work by, and say what it would do with what was kept.
+
+    Raises:
+        UnavailableError: the gateway has another release by now, or another task.
+    """
     release = _release(config, made.release_sha256)
     policy = policy_in_force(config, release)
+    now = Made.under(made.release_sha256, release, config.model.context_tokens, policy.cache)
+    if made.contract_sha256 != now.contract_sha256:  # the entries' labels are others than those that we would name
+        raise UnavailableError(
+            f"{snapshot_path(_state_dir(config))}: kept under another task or prompt than {release.title} has now; the "
+            "next start discards it"
+        )
     fate = "the next start takes it over"
-    if made != Made.under(made.release_sha256, policy.cache):
-        fate = "the next start discards it, because other words are masked now"
+    if made != now:
+        fate = "the next start discards it, because other words are masked now, or `context_tokens` is another"
     click.echo(f"headwater: no gateway runs; this is the cache that the last one kept, and {fate}", err=True)
     return Terms(release, policy, time())
 

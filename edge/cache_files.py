@@ -49,19 +49,19 @@ def warm(cache: VerdictCache, state_dir: Path, secret: bytes, made: Made) -> Non
     path = snapshot_path(state_dir)
     try:
         kept = snapshot.decode(path.read_bytes(), secret)
-        path.unlink()
+        _remove(path)
     except FileNotFoundError:
         return
     except (OSError, InputError) as error:
         reason = str(error)
     else:
-        reason = "" if kept.made == made else "of another release, or of other rules for masking"
+        reason = "" if kept.made == made else "of another release or task, or of other rules for masking"
         if not reason:
             cache.restore(kept.entries, kept.refusals)
             log.info("cache_restored", entries=len(cache), refused=len(kept.refusals))
             return
     with suppress(OSError):
-        path.unlink(missing_ok=True)
+        _remove(path)
     log.warning("cache_discarded", path=str(path), reason=reason, action="began with an empty cache")
 
 
@@ -115,7 +115,7 @@ def forget_kept(state_dir: Path, name: str | None) -> bool | None:
         lock.acquire()  # or a start in between would read what is to be forgotten
         found = None if name is None else read_kept(state_dir)
         if found is None:
-            path.unlink()
+            _remove(path)
             return True
         entries = [(key, entry) for key, entry in found.entries if entry.name != name]
         refusals = [(key, refusal) for key, refusal in found.refusals if refusal.name != name]
@@ -153,3 +153,18 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    _sync(path.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file for good: not even a loss of power brings it back."""
+    path.unlink()
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

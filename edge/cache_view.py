@@ -18,7 +18,7 @@ from models.masking import CLOSE, LONGEST_TEXT, OPEN, Masked
 
 _MASK = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
 _BRACKETS = str.maketrans("⟨⟩", "··")  # they are around masks, and around nothing else
-_STYLES = {"answers": "green", "learning": "yellow", "expired": "dim", "refused": "red"}
+_STYLES = {"answers": "green", "learning": "yellow", "doubtful": "yellow", "expired": "dim", "refused": "red"}
 _HEADINGS = ("name", "label", "sure", "hits", "age", "audits", "last", "wrong ≤", "state")
 _FIGURES = {"sure", "hits", "age", "audits", "last", "wrong ≤"}
 _FIELDS = ("name", "state", "label", "confidence", "hits", "age_s", "audits", "audited_s_ago", "bound", "template")
@@ -121,6 +121,8 @@ def _state(each: Template) -> str:
             return f"refused: {each.reason}"
         case "learning":
             return f"learning {each.witnesses} of {each.wanted}"
+        case "doubtful":
+            return "doubtful: the model is asked, for it is not accepted, and the policy caches only what is"
         case state:
             return state
 
@@ -139,6 +141,9 @@ def _why_not(found: Explanation, body: str) -> str:
         why = f"{known.name} is refused {_since(known)}: {known.reason}"
     elif known.state == "expired":
         why = f"{known.name}, {_since(known)}, has expired and is learnt anew"
+    elif known.state == "doubtful":
+        label = f"{known.label}, confidence {known.confidence:.2f}"
+        why = f"{known.name}, {_since(known)}: {label}, is not accepted, and policy {found.policy} caches only what is"
     elif known.state == "learning" and not found.witness:
         why = f"{known.name} is learning {_since(known)}: {known.label}, {known.witnesses} of {known.wanted} events"
     elif not found.cuttable:

@@ -219,7 +219,8 @@ class Gateway:
         )
 
     def _made(self) -> Made:
-        return Made.under(self._release_sha256, self._policy.get().cache)
+        release, policy = self._classifier.get().release, self._policy.get()
+        return Made.under(self._release_sha256, release, self._config.model.context_tokens, policy.cache)
 
     def _status(self) -> Status:
         with self._spool_lock:

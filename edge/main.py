@@ -171,8 +171,9 @@ def list_templates(
     """List templates with their label and its confidence, hits, age, audits and the last of them, and state.
 
     `wrong ≤` bounds the share of hits that are wrong, at 95 % confidence, by the audits so far. A template answers, is
-    learning (so many different events of those that have to agree), has expired, or is refused. A terminal gets a
-    table, a pipe one line per template with tabs between its fields, and their names in the first.
+    learning (so many different events of those that have to agree), has expired, is doubtful (not accepted, and
+    the policy caches only what is), or is refused. A terminal gets a table, a pipe one line per template with tabs
+    between its fields, and their names in the first.
 
     Exits 0 when it has listed, 1 where no gateway answers and none has kept a cache that can be read, 2 where the
     configuration cannot be used.

@@ -238,7 +238,7 @@ def _cache_metrics(now: Status) -> Iterable[Metric]:
     for name, purpose in _CACHE_COUNTS.items():
         yield _counter(f"cache_{name}", purpose, (), {(): now.cache.get(name, 0)})
     bound = upper_bound(now.cache.get("audits", 0), now.cache.get("disagreements", 0))
-    yield _gauge("cache_disagreement_bound", "Share of hits that audits would contradict, upper bound at 95 %.", bound)
+    yield _gauge("cache_disagreement_bound", "Share of audits that contradict the cache, upper bound at 95 %.", bound)
 
 
 def _gauge(name: str, purpose: str, value: float) -> Metric:

@@ -1,5 +1,6 @@
 """Which policy is in force: the operator's file, else the configuration's, else the release's own."""
 
+from ipaddress import ip_address
 from pathlib import Path
 
 from edge.config import Config
@@ -30,4 +31,12 @@ def policy_in_force(config: Config, release: Release) -> Policy:
         raise ConfigError(
             f"{where}: `accept_at_by_label`: found `{unknown[0]}`, wanted one of {list(release.task.label_names)}"
         )
+    for address in policy.cache.known_addresses:
+        try:
+            ip_address(address)
+        except ValueError as error:
+            raise ConfigError(
+                f"{where}: `cache.known_addresses`: found `{address}`, wanted single addresses such as `203.0.113.9`; "
+                "networks are not supported, list their addresses"
+            ) from error
     return policy

@@ -7,7 +7,7 @@ Copied fields are read off the tokens' vectors (`models/roles.py`), in a second 
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
@@ -35,7 +35,9 @@ _TEXTS_AT_ONCE = 8
 _ROWS = 512
 _BYTES_PER_TOKEN = 16
 READINGS: Final = 4096
-"""So many are remembered: some megabytes."""
+"""So many are remembered, in no more than `_REMEMBERED_BYTES`."""
+
+_REMEMBERED_BYTES = 8 << 20  # of readings with their logits, and again of readings with their candidates' scores
 
 _WORDS_REMEMBERED = 16_384
 _LONGEST_REMEMBERED = 64  # characters; strangers write longer ones to fill memory, and nobody writes them twice
@@ -53,16 +55,26 @@ class _Text(Struct, frozen=True):
         return np.array(self.tokens, np.int32).tobytes()
 
 
-class _Latest(dict[K, T]):
-    """What was computed last; the oldest goes first."""
+class _Latest(dict[K, Float32s]):
+    """What was computed last, by bytes of any kind; the oldest goes first."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, size_of: Callable[[K], int]) -> None:
         super().__init__()
         self._most = most
+        self._size_of = size_of
+        self._bytes = 0
+
+    def add(self, keys: Iterable[K], computed: Iterable[Float32s]) -> None:
+        """Remember what is not remembered yet."""
+        for key, numbers in zip(keys, computed, strict=True):
+            self[key] = numbers
+            self._bytes += self._size_of(key) + numbers.nbytes
 
     def shorten(self) -> None:
-        while len(self) > self._most:
-            del self[next(iter(self))]
+        """Forget what is too much; not while it is being asked for."""
+        while len(self) > self._most or self._bytes > _REMEMBERED_BYTES:
+            key = next(iter(self))
+            self._bytes -= self._size_of(key) + self.pop(key).nbytes
 
 
 class _Asked(Struct, frozen=True):
@@ -103,8 +115,8 @@ class EncoderClassifier:
                     f"{model.path}: its layer for the fields reads vectors of {self._roles.width} numbers, the model's "
                     f"have {self._readers[0].outputs}; refused it"
                 )
-        self._said: _Latest[bytes, Logits] = _Latest(remembered)
-        self._scored: _Latest[tuple[bytes, bytes], Float32s] = _Latest(remembered)
+        self._said: _Latest[bytes] = _Latest(remembered, len)
+        self._scored: _Latest[tuple[bytes, bytes]] = _Latest(remembered, lambda key: sum(map(len, key)))
         self._tokens_of_word = lru_cache(_WORDS_REMEMBERED)(self._encode_word)
 
     @property
@@ -132,7 +144,7 @@ class EncoderClassifier:
             order = sorted(new, key=lambda reading: (len(new[reading]), new[reading]))
             tokens = [new[reading] for reading in order]
             answers = self._shared(_read, self._lanes, tokens, [len(each) for each in tokens])
-            self._said.update(zip(order, np.concatenate(answers), strict=True))
+            self._said.add(order, np.concatenate(answers))
         opinions = {text: self._opinion(self._said[readings[text]], words) for text, words in read.items()}
         opinions |= self._with_copied(opinions, read, readings)
         self._said.shorten()
@@ -196,7 +208,7 @@ class EncoderClassifier:
                 new[key] = _Asked(tokens, ranges)
         if new:
             found = self._shared(scored, self._readers, list(new.values()), [len(each.tokens) for each in new.values()])
-            self._scored.update(zip(new, chain.from_iterable(found), strict=True))
+            self._scored.add(new, chain.from_iterable(found))
         names = [field.name for field in self._release.task.fields]  # in the task's order, as a decoder writes them
         merged = {
             text: opinions[text].fields

@@ -113,11 +113,15 @@ _COUNTERS = (
     *("pid", "ppid", "tid", "process", "thread", "child", "worker", "slot"),
     *("seq", "sequence", "conn", "connection", "uptime"),
 )
-_PORTS = ("port", "sport", "spt", "srcport", "src_port", "source_port", "source.port", "sourceport")
+_SOURCE_PORTS = ("sport", "spt", "srcport", "src_port", "source_port", "source.port", "sourceport")
+# `from 203.0.113.9 port 51234`, but not where the address is whither.
+_SOURCE_PORT = re.compile(r"\b(?:from|by) (?:(?! to | on |->).)*[0-9a-f] port\Z", re.ASCII | re.DOTALL)
+_SOURCES = ("from", "by", "src", "source", "client", "client_ip", "peer", "remote", "rhost", "src_ip", "source.ip")
 # Ends of words behind which stands what happened, who did it, or what somebody wrote.
 _TELLING = (
     *("code", "error", "errno", "status", "state", "result", "reason", "type", "task", "level", "level_value"),
-    *("rule", "ruleid", "rule_id", "signatureid", "signature_id", " sid", "eventid", "event_id", "logid", "log_id"),
+    *("rule", "ruleid", "rule_id", "rule id", 'rule":{"id', "[id", "signatureid", "signature_id", "signature id"),
+    *('signature":{"id', " sid", '"sid', "eventid", "event_id", "event id", 'event":{"id', "logid", "log_id", "exit"),
     *("msgid", "flags", "mode", "mask", "permissions", "effective", "permitted", "version", "build", "revision"),
     *("port", "spt", "dpt", "user", "name", "account", "acct", "login", "role", "roleid"),
     *("data", "payload", "body", "message", "msg", "text", "content", "query", "subject", "title", "agent"),
@@ -125,15 +129,20 @@ _TELLING = (
 )
 _WHOM = " for"  # `Failed password for 123456`, but not `for 123456 seconds`
 _WHOSE_NUMBER = (_WHOM, "uid", "gid")  # and not of what `uuid` and `guid` announce
-_BETWEEN = " \"'=:[(>"  # a word and what it announces
+_BETWEEN = " \t\r\n\v\f\"'=:[(>"  # a word and what it announces
 _WHOLE_WORD = re.compile(r"[a-z_.-]++\Z")
 _ENDS = ".:!"  # marks behind a word that are not the word's
-_LOOK_BACK = 24  # characters
+_LOOK_BACK = 80  # characters, of which an address of version 6 may be half
 _SHORTEST_NUMBER = 5  # digits; codes, levels and event numbers have fewer
 _LONGEST_PORT = 5  # digits
 _FIRST_FOR_ANYONE = 32_768  # of the ports: Linux gives them to who asks for any (ip_local_port_range)
 # The clouds' metadata services, nobody and everybody. Never bound to.
-_SPECIAL = frozenset(("169.254.169.254", "fd00:ec2::254", "0.0.0.0", "255.255.255.255"))  # noqa: S104
+_SPECIAL = frozenset(
+    (
+        *("169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        *("0.0.0.0", "255.255.255.255"),  # noqa: S104
+    )
+)
 
 Span = tuple[int, int]
 
@@ -175,12 +184,15 @@ class Masking:
             port = shape["its_port"]
             if port:  # two words, and one may be masked without the other
                 word = shape["ip4"]
-            mask = self._mask_of(shape, word, text, begin)
+            before = text[max(0, begin - _LOOK_BACK) : begin].rstrip(_BETWEEN).lower()
+            if not before and begin > _LOOK_BACK:  # nobody knows what announces it
+                continue
+            mask = self._mask_of(shape, word, before, text, begin + len(word))
             if mask:
                 pieces += (text[done:begin], OPEN, mask, CLOSE)
                 done = begin + len(word)
                 spans.append((begin - 1, done - 1))
-            mask = self._port_of(port) if port else ""
+            mask = self._port_of(port) if port and _last_word(before) in _SOURCES else ""
             if mask:
                 begin += len(word) + 1
                 pieces += (text[done:begin], OPEN, mask, CLOSE)
@@ -191,12 +203,11 @@ class Masking:
         pieces.append(text[done:])
         return Masked("".join(pieces), tuple(spans))
 
-    def _mask_of(self, shape: re.Match[str], word: str, text: str, begin: int) -> str:
+    def _mask_of(self, shape: re.Match[str], word: str, before: str, text: str, end: int) -> str:
         """Return what stands for a word in the key; empty where the word stays."""
         kind = shape.lastgroup or ""
-        before = text[max(0, begin - _LOOK_BACK) : begin].rstrip(_BETWEEN).lower()
         if kind == "digits":
-            return self._number(word, before, text, begin + len(word))
+            return self._number(word, before, text, end)
         if _MASK_OF[kind] not in self._kinds:
             return ""
         if kind == "time":
@@ -223,8 +234,8 @@ class Masking:
         if length < _SHORTEST_NUMBER:
             return "" if length == 1 else self._short_number(length, before, text, end)
         if before.endswith(_TELLING):
-            is_source = length == _LONGEST_PORT and _last_word(before) in _PORTS
-            return self._port_of(digits) if is_source else ""
+            is_source = _last_word(before) in _SOURCE_PORTS or _SOURCE_PORT.search(before)
+            return self._port_of(digits) if length == _LONGEST_PORT and is_source else ""
         if text.startswith(":", end) or (before.endswith(_WHOSE_NUMBER) and not _UNIT_AFTER.match(text, end)):
             return ""  # `MSSQLSERVER 15457: …` is an event's number
         if _EPOCH.fullmatch(digits):

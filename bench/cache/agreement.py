@@ -20,7 +20,7 @@ from quantize import ask
 from quantize.events import body_of
 
 _TARGET = 0.001
-_CHECKED = 300  # texts that are asked about although one of their wording was
+_CHECKED = 2_000  # texts that are asked about although one of their wording was
 _SHOWN = 5  # templates
 
 Ask = Callable[[Sequence[str]], list[str]]
@@ -37,6 +37,16 @@ class Disagreement(Struct, frozen=True):
     checked: int  # texts asked about although one of their wording was
     otherwise: int  # of those, with another label than that
 
+    @property
+    def share(self) -> float:
+        """Of the cached answers, how many are wrong."""
+        return len(self.wrong) / max(1, self.cached)
+
+    @property
+    def share_otherwise(self) -> float:
+        """Of the texts that were checked, to how many the label of their wording does not apply."""
+        return self.otherwise / max(1, self.checked)
+
 
 def rows(sizes: Sizes) -> list[Row]:
     """Judge the replays that are spread evenly over the stream, the first of them included."""
@@ -50,18 +60,20 @@ def rows(sizes: Sizes) -> list[Row]:
 
     judged = spread(sizes.judged, sizes.replays)
     found = disagreement(of_replays(replayed(sizes).verdicts(), judged, len(stream_of(sizes))), release, labels)
-    share = len(found.wrong) / max(1, found.cached)
     _show(found)
-    said = f"{found.wordings} wordings in {len(judged)} of {sizes.replays} replays; {found.superseded} taken back"
-    return [
-        Row(
-            name="cache_disagreement",
-            value=share,
-            unit=f"share of {found.cached}",
-            peer=said,
-            passed=share <= _TARGET,
-        )
-    ]
+    return [row(found, f"{len(judged)} of {sizes.replays} replays")]
+
+
+def row(found: Disagreement, replays: str) -> Row:
+    """Hold both shares to the target: for a release in which a key has one wording, the first can only be 0."""
+    said = f"{found.wordings} wordings in {replays}, {found.superseded} taken back"
+    return Row(
+        name="cache_disagreement",
+        value=found.share,
+        unit=f"share of {found.cached}",
+        peer=f"{said}; {found.otherwise} of {found.checked} texts unlike the first of their wording",
+        passed=max(found.share, found.share_otherwise) <= _TARGET,
+    )
 
 
 def spread(count: int, of: int) -> set[int]:
@@ -74,7 +86,7 @@ def disagreement(verdicts: Iterable[Verdict], release: Release, labels: Ask) -> 
     cached: list[tuple[Verdict, str]] = []
     revised: set[str] = set()
     of_wording: dict[str, str] = {}  # the first text of each
-    others: dict[str, str] = {}  # another one, of those that have several
+    others: dict[str, str] = {}  # every further text, and its wording
     for verdict in verdicts:
         if verdict.revision:
             revised.add(verdict.id)
@@ -83,10 +95,10 @@ def disagreement(verdicts: Iterable[Verdict], release: Release, labels: Ask) -> 
             wording = words(body, release)
             cached.append((verdict, wording))
             if of_wording.setdefault(wording, body) != body:
-                others[wording] = body
+                others[body] = wording
     truth = dict(zip(of_wording, labels(list(of_wording.values())), strict=True))
     checked = Random(len(others)).sample(sorted(others), min(_CHECKED, len(others)))
-    again = labels([others[wording] for wording in checked])
+    again = labels(checked)
     wrong = [(verdict, truth[wording]) for verdict, wording in cached if verdict.label != truth[wording]]
     return Disagreement(
         cached=len(cached),
@@ -94,7 +106,7 @@ def disagreement(verdicts: Iterable[Verdict], release: Release, labels: Ask) -> 
         superseded=sum(verdict.id in revised for verdict, _ in wrong),
         wordings=len(truth),
         checked=len(checked),
-        otherwise=sum(label != truth[wording] for wording, label in zip(checked, again, strict=True)),
+        otherwise=sum(label != truth[others[body]] for body, label in zip(checked, again, strict=True)),
     )
 
 

@@ -1,9 +1,9 @@
 """Whether an old answer can hide a new attack: each attack comes once, behind a thousand lines that look like it.
 
-Look-alikes are as hostile as we know how. Best are lines with the very key of the attack that the model calls benign:
-it is asked about many of them, and where there are any, the cache learns from nothing else. Otherwise they are benign
-lines of the same product and format, and the attack itself with one word from such a line. And attacks come first in
-which the model reads something of what is masked: no others can be told from a line with their key.
+Look-alikes are as hostile as we know how. Best are lines with the very key of the attack and a milder label by the
+model: it is asked about many of them, and where there are any, the cache learns from nothing else. Otherwise they are
+benign lines of the same product and format, and the attack itself with one word from such a line. And attacks come
+first in which the model reads something of what is masked: no others can be told from a line with their key.
 """
 
 import os
@@ -50,7 +50,8 @@ class Case(Struct, frozen=True):
     """An attack, and what the cache is taught before it comes."""
 
     attack: str
-    look_alikes: list[str]
+    label: str  # that the model gives it, asked about it alone
+    look_alikes: list[str]  # none, where nothing milder is like it
     same_key: bool  # as the attack's, of all of them
 
 
@@ -58,42 +59,63 @@ class Outcome(Struct, frozen=True):
     """What became of an attack that the model finds."""
 
     case: Case
-    label: str
+    label: str  # that the gateway gives it
     cached: bool
 
 
 def rows(sizes: Sizes) -> list[Row]:
-    """Count the attacks that the model finds and the gateway, taught otherwise, calls benign."""
+    """Count the attacks that the model finds and to which the gateway, taught otherwise, gives a milder label."""
     types = read_event_types()
     with closing(open_classifier(sizes.release)) as opened:
         gateway, release = Remembering(opened), opened.release
         # Fields take time and change no label, so look-alikes are chosen without.
         path, threads = release_path(sizes.release), os.cpu_count() or 1
-        with Asked(path, release, fields=False, threads=threads) as labels:
-            classifier = Remembering(labels)
-            outcomes = []
+        with Asked(path, release, fields=False, threads=threads) as uncached:
+            classifier, count = Remembering(uncached), sizes.look_alikes
             attacks = at_risk_first(attacks_of(types), release)
-            for kind, attack in islice(found(attacks, classifier), sizes.attacks):
-                chance = Random(f"{_SEED}/{attack}")
-                case = case_of(attack, siblings(kind, types), classifier, sizes.look_alikes, chance)
-                outcomes.append(outcome(case, gateway, release.policy))
-                if len(outcomes) % _TOLD == 0:
-                    print(f"attacks: {len(outcomes)} of {sizes.attacks}", file=sys.stderr)
-    missed = [one.case for one in outcomes if one.label == _BENIGN]
-    for case in missed:
-        print(f"attacks: missed: {case.attack!r} behind {case.look_alikes[0]!r}", file=sys.stderr)
+            cases = (
+                case_of(attack, label, siblings(kind, types), classifier, count)
+                for kind, attack, label in islice(found(attacks, uncached), sizes.attacks)
+            )
+            outcomes, alone = tried(cases, gateway)
+    return [row(outcomes, alone, count, release)]
+
+
+def tried(cases: Iterable[Case], gateway: Classifier) -> tuple[list[Outcome], int]:
+    """Return what became of attacks, and how many were left out: there is nothing to teach before those."""
+    outcomes, alone = list[Outcome](), 0
+    for number, case in enumerate(cases, start=1):
+        if case.look_alikes:
+            outcomes.append(outcome(case, gateway, gateway.release.policy))
+        else:
+            alone += 1
+        if number % _TOLD == 0:
+            print(f"attacks: {number} done", file=sys.stderr)
+    return outcomes, alone
+
+
+def row(outcomes: Sequence[Outcome], alone: int, look_alikes: int, release: Release) -> Row:
+    """Count the attacks that were missed, and say how hostile the others were."""
+    missed = [one for one in outcomes if is_missed(one, release)]
+    for one in missed:
+        said = f"{one.label} for {one.case.label}: {one.case.attack!r}"
+        print(f"attacks: missed: {said} behind {one.case.look_alikes[0]!r}", file=sys.stderr)
     read = sum(is_read(one.case.attack, release) for one in outcomes)
     own_key, cached = sum(one.case.same_key for one in outcomes), sum(one.cached for one in outcomes)
-    taught = f"{sizes.look_alikes:,} look-alikes each, for {own_key} with their very key"
-    return [
-        Row(
-            name="missed_attacks",
-            value=len(missed),
-            unit=f"of {len(outcomes)}",
-            peer=f"{taught}; in {read} the model reads what is masked; {cached} answered from the cache",
-            passed=not missed,
-        )
-    ]
+    taught = f"{look_alikes:,} look-alikes each, for {own_key} with their very key; {alone} without any left out"
+    return Row(
+        name="missed_attacks",
+        value=len(missed),
+        unit=f"of {len(outcomes)}",
+        peer=f"{taught}; in {read} the model reads what is masked; {cached} answered from the cache",
+        passed=bool(outcomes) and not missed,
+    )
+
+
+def is_missed(one: Outcome, release: Release) -> bool:
+    """Tell whether the gateway says something milder than the model does of that very text."""
+    gravity = release.task.label_names.index  # the corpus's task has them from mild to grave
+    return gravity(one.label) < gravity(one.case.label)
 
 
 def attacks_of(types: Sequence[EventType]) -> list[Attack]:
@@ -116,9 +138,12 @@ def is_read(text: str, release: Release) -> bool:
     return len({words(body_of(fresh(line, masking, chance)), release) for _ in range(_VALUES)}) > 1
 
 
-def found(attacks: Iterable[Attack], classifier: Classifier) -> Iterator[Attack]:
-    """Leave out what the model calls benign: no cache is to blame for that."""
-    return ((kind, text) for kind, text in attacks if not _benign([text], classifier))
+def found(attacks: Iterable[Attack], classifier: Classifier) -> Iterator[tuple[EventType, str, str]]:
+    """Yield attacks with the model's label, but for those that it calls benign: no cache is to blame for that."""
+    for kind, text in attacks:
+        (opinion,) = classifier.classify([body_of(text)])
+        if (label := label_of(opinion, classifier.release)) != _BENIGN:
+            yield kind, text, label
 
 
 def siblings(kind: EventType, types: Sequence[EventType]) -> list[str]:
@@ -128,12 +153,15 @@ def siblings(kind: EventType, types: Sequence[EventType]) -> list[str]:
     return [line.text for line in islice(expand(alike, copies=4, seed=_SEED), _SIBLINGS)]
 
 
-def case_of(attack: str, benign: Sequence[str], classifier: Classifier, count: int, chance: Random) -> Case:
+def case_of(attack: str, label: str, benign: Sequence[str], classifier: Classifier, count: int) -> Case:
     """Choose the look-alikes of an attack: those that put it at the greatest risk."""
-    masking = Masking()
+    masking, chance = Masking(), Random(f"{_SEED}/{attack}")
     line = line_of(attack, masking)
-    twins = _benign([fresh(line, masking, chance) for _ in range(_TWINS)], classifier)
-    pool = twins or _benign([*benign, *spliced(attack, benign, chance)], classifier)
+    drawn = [fresh(line, masking, chance) for _ in range(_TWINS)]
+    names = classifier.release.task.label_names
+    # Of one label, the mildest that there is: a template with two would not be cached.
+    twins = next(filter(None, (_called(name, drawn, classifier) for name in names[: names.index(label)])), [])
+    pool = twins or _called(_BENIGN, [*benign, *spliced(attack, benign, chance)], classifier)
     lines = [line_of(text, masking) for text in pool]
     # The same for the model, and different for the cache, which counts its witnesses.
     look_alikes = []
@@ -141,7 +169,7 @@ def case_of(attack: str, benign: Sequence[str], classifier: Classifier, count: i
         other = fresh(like, masking, chance)
         same = words(body_of(other), classifier.release) == words(body_of(like.text), classifier.release)
         look_alikes.append(other if same else like.text)
-    return Case(attack, look_alikes, bool(twins))
+    return Case(attack, label, look_alikes, bool(twins))
 
 
 def spliced(attack: str, benign: Sequence[str], chance: Random) -> list[str]:
@@ -164,9 +192,9 @@ def outcome(case: Case, classifier: Classifier, policy: Policy) -> Outcome:
     return Outcome(case, label_of(answer.opinion, classifier.release), answer.template is not None)
 
 
-def _benign(texts: Sequence[str], classifier: Classifier) -> list[str]:
-    """Return the different lines that the model calls benign."""
+def _called(name: str, texts: Sequence[str], classifier: Classifier) -> list[str]:
+    """Return the different lines to which the model gives a label."""
     distinct = list(dict.fromkeys(texts))
     opinions = classifier.classify([body_of(text) for text in distinct])
     labels = [label_of(opinion, classifier.release) for opinion in opinions]
-    return [text for text, label in zip(distinct, labels, strict=True) if label == _BENIGN]
+    return [text for text, label in zip(distinct, labels, strict=True) if label == name]

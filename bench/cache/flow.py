@@ -94,13 +94,13 @@ def rows(sizes: Sizes) -> list[Row]:
     done, of = replayed(sizes), f"{sizes.replays} replays"
     stream = stream_of(sizes)
     asked = islice(stream.replay(1), sizes.modelled * len(stream.sources))
-    # An encoder's memory of its own is a cache as well: the model is asked each time only where that is off, too.
+    # An encoder's memory of its own is a cache as well: the model is asked anew only where that is off, too.
     peer = Run(sizes.release, [list(asked)], cached=False, readings=0)
     remembering = Run(sizes.release, map(stream.replay, range(min(_REMEMBERED, sizes.replays))), cached=False)
     ratio = done.per_second / peer.per_second
     without = (
-        f"cache off, the model asked each time, {peer.events} events: {peer.per_second:.1f}; cache off, but the model "
-        f"remembers its readings, {remembering.events} events: {remembering.per_second:.1f}"
+        f"cache off, nothing remembered: {peer.per_second:.1f} over {peer.events}; "
+        f"cache off, the model's readings remembered: {remembering.per_second:.1f} over {remembering.events}"
     )
     return [
         Row(

@@ -1,4 +1,7 @@
-"""Fresh values in the masked words of a line: others of the same kind, so that its key stays the same."""
+"""Fresh values in the masked words of a line: others of the same kind, so that its key stays the same.
+
+The time in its header is one more: a gateway remembers times that it has read, and no host sends old ones again.
+"""
 
 import re
 from random import Random
@@ -6,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from models.masking import CLOSE, OPEN, Masking
+from models.masking import CLOSE, OPEN, Masked, Masking
 from quantize.events import body_of, parted
 
 _ATTEMPTS = 50  # a value that was drawn may be of another kind, as one public address in eighty is: then all are anew
@@ -22,7 +25,7 @@ _IDENTIFIERS = ("hex of", "pointer of", "uuid of", "mac of")
 
 
 class Line(Struct, frozen=True):
-    """A line as it came, its key, and what of it is masked. A header is no part of the key and has no such words."""
+    """A line as it came, its key, and what of it is masked; of a header, which is no part of the key, times alone."""
 
     text: str
     key: str | None
@@ -30,7 +33,7 @@ class Line(Struct, frozen=True):
 
 
 def line_of(text: str, masking: Masking) -> Line:
-    """Look for the masked words of a line."""
+    """Look for the masked words of a line, and the times in its header."""
     header, body = parted(text)
     masked = masking.mask(body)
     if masked is None:
@@ -38,13 +41,13 @@ def line_of(text: str, masking: Masking) -> Line:
     # From there on the body is the line's own end; before, it may begin with a program that the header wrote otherwise.
     own = len(body) - (len(text.rstrip()) - len(header))
     further = len(header) - own
-    named = zip(masked.spans, _MASK.findall(masked.key), strict=True)
-    words = [(begin + further, end + further, mask) for (begin, end), mask in named if begin >= own]
-    return Line(text, masked.key, tuple(words))
+    times = [word for word in _words(masking.mask(header)) if word[2] == "time"]
+    words = [(begin + further, end + further, mask) for begin, end, mask in _words(masked) if begin >= own]
+    return Line(text, masked.key, (*times, *words))
 
 
 def fresh(line: Line, masking: Masking, chance: Random) -> str:
-    """Return the line with other values in its masked words, and the same key; the line itself where there are none."""
+    """Return the line with other values in all of its words, and the same key; the line itself where there are none."""
     for _ in range(_ATTEMPTS if line.words else 0):
         pieces, done = list[str](), 0
         for begin, end, mask in line.words:
@@ -69,6 +72,13 @@ def another(word: str, mask: str, chance: Random) -> str:
         prefix = "0x" if mask.startswith("pointer") else ""
         return prefix + _hexadecimal(word.removeprefix(prefix), chance)
     return _digits(word, chance)
+
+
+def _words(masked: Masked | None) -> list[tuple[int, int, str]]:
+    if masked is None:
+        return []
+    named = zip(masked.spans, _MASK.findall(masked.key), strict=True)
+    return [(begin, end, mask) for (begin, end), mask in named]
 
 
 def _address(word: str, mask: str, chance: Random) -> str:

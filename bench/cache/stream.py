@@ -43,7 +43,7 @@ class Stream:
         return len(self._lines)
 
     def replay(self, number: int) -> list[str]:
-        """Return every line once: in replay 0 as it came, in every other with values of its own."""
+        """Return every line once: in replay 0 as it came, in every other with values and a time of its own."""
         if number == 0:
             return [line.text for line in self._lines]
         chance = Random(number)

@@ -92,6 +92,7 @@ class Refusal(Struct, frozen=True, gc=False):
     name: str
     reason: str
     since: float
+    by_audit: bool = False  # it had answered by then
 
 
 def name_of(key: str) -> str:

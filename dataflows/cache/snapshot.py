@@ -5,7 +5,7 @@ file from elsewhere, is found out before anything in it is believed.
 """
 
 import hmac
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Final
 
 import msgspec
@@ -14,23 +14,27 @@ from msgspec import Struct
 from dataflows.cache.entry import Entry, Refusal
 from models.contracts.errors import InputError
 from models.contracts.policy import CacheRules, Mask
+from models.contracts.release import Release
 from models.masking import VERSION
 
-_MAGIC: Final = b"headwater-cache/1\n"
+_MAGIC: Final = b"headwater-cache/2\n"
 _DIGEST_BYTES: Final = 32
 
 
 class Made(Struct, frozen=True):
     """What the entries are worth something under: none of it may differ."""
 
-    release_sha256: str
+    release_sha256: str  # of the model's file
+    contract_sha256: str  # of the `Release`: its labels may come from a task file, and entries hold their numbers
+    context_tokens: int
     masks: tuple[Mask, ...]
     known_addresses: tuple[str, ...]
     masking: int = VERSION
 
     @classmethod
-    def under(cls, release_sha256: str, rules: CacheRules) -> "Made":
-        return cls(release_sha256, rules.masks, rules.known_addresses)
+    def under(cls, release_sha256: str, release: Release, context_tokens: int, rules: CacheRules) -> "Made":
+        contract_sha256 = sha256(msgspec.msgpack.encode(release)).hexdigest()
+        return cls(release_sha256, contract_sha256, context_tokens, rules.masks, rules.known_addresses)
 
 
 class Snapshot(Struct, frozen=True):

@@ -8,7 +8,7 @@ Nothing here waits, locks or does I/O. One thread works with a cache; others may
 wishes through `forget`, which are carried out at the next turn.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -30,6 +30,8 @@ from dataflows.cache.entry import (
     name_of,
     packed,
 )
+from dataflows.cache.refusals import Refusals
+from dataflows.cache.shelf import Shelf
 from models.contracts.event import Event
 from models.contracts.opinion import Opinion
 from models.contracts.policy import Policy
@@ -37,10 +39,7 @@ from models.contracts.release import Release
 from models.contracts.scalars import EventId
 from models.masking import Masked, Masking
 
-_PROTECTED_SHARE = 0.8  # of the entries; the others have yet to be hit as often as what they would displace
-_FADES_AFTER = 10  # hits for every entry: then each weighs half, or what was busy last week would stay for ever
-_MOST_REFUSALS = 10_000
-_MOST_DOUBTED = 512  # events that are asked again at once, and of one template at all: seconds of the model
+_MOST_DOUBTED = 512  # events that are asked again at once: seconds of the model
 
 
 class Turn:
@@ -55,6 +54,7 @@ class Turn:
         self.asked: list[int] = []
         self.waiting: list[int] = []  # for the answers to others of their template
         self.audited: dict[int, Entry] = {}
+        self.proofs: list[Entry] = []  # of which an audit agreed
 
 
 class Recent(Struct, frozen=True, gc=False):
@@ -84,18 +84,15 @@ class VerdictCache:
         self._decision = 0
         self._grave: tuple[bool, ...] = ()
         self._copied: frozenset[str] = frozenset()
-        self._protected: OrderedDict[str, Entry] = OrderedDict()
-        self._most_protected = 0
-        self._probation: OrderedDict[str, Entry] = OrderedDict()
-        self._hits_since_fading = 0
-        self._refused: OrderedDict[str, Refusal] = OrderedDict()
+        self._shelf = Shelf()
+        self._refused = Refusals()
         self._recent: deque[Recent] = deque(maxlen=self._rules.recent_events)
         self._doubted: dict[EventId, Recent] = {}
         self._wishes: SimpleQueue[str] = SimpleQueue()
         self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._protected) + len(self._probation)
+        return len(self._shelf)
 
     @property
     def doubted(self) -> list[Recent]:
@@ -130,9 +127,7 @@ class VerdictCache:
             if entry is not None and self._answers(entry, event.body):
                 self._answer_or_audit(turn, at, entry)
                 continue
-            if key in self._refused:
-                self._refused.move_to_end(key)
-            elif entry is None or not entry.answers:
+            if not self._refused.meet(key) and (entry is None or not entry.answers):
                 texts = asked_of.setdefault(key, set())
                 if len(texts) == self._lacking(entry) or event.body in texts:
                     turn.waiting.append(at)
@@ -184,8 +179,7 @@ class VerdictCache:
 
     def listing(self) -> Iterator[tuple[str, Entry]]:
         """Return keys and entries as they are now, the most lately used last. Any thread may call this."""
-        yield from list(self._probation.items())
-        yield from list(self._protected.items())
+        return self._shelf.items()
 
     def refusals(self) -> list[tuple[str, Refusal]]:
         """Return the templates that are never to answer. Any thread may call this."""
@@ -193,20 +187,17 @@ class VerdictCache:
 
     def restore(self, entries: Sequence[tuple[str, Entry]], refusals: Sequence[tuple[str, Refusal]]) -> None:
         """Take over what an earlier process kept under the same release and the same masks."""
-        entries = entries[-self._rules.max_entries :]
-        for left, (key, entry) in zip(range(len(entries), 0, -1), entries, strict=True):
+        for _, entry in entries:
             entry.decided_by = 0  # by no thresholds of ours
-            is_proved = entry.weight and left <= self._most_protected
-            (self._protected if is_proved else self._probation)[key] = entry
-        self._refused.update(refusals[-_MOST_REFUSALS:])
+        self._shelf.restore(entries)
+        self._refused.restore(refusals)
 
     def explain(self, text: str) -> tuple[Masked | None, Entry | Refusal | None]:
         """Return the key of a text, and what is known of its template. Any thread may call this."""
         masked = self._masking.mask(text)
         if masked is None:
             return None, None
-        key = masked.key
-        return masked, self._protected.get(key) or self._probation.get(key) or self._refused.get(key)
+        return masked, self._shelf.get(masked.key) or self._refused.get(masked.key)
 
     def _take(self, release: Release, policy: Policy) -> None:
         rules, task = policy.cache, release.task
@@ -217,15 +208,12 @@ class VerdictCache:
         self._thresholds = tuple(policy.accepts_from(name) for name in task.label_names)
         self._may_doubt = rules.doubtful and policy.doubtful != "unsure"
         self._decision += 1
-        self._most_protected = int(rules.max_entries * _PROTECTED_SHARE)
-        while len(self._protected) > self._most_protected:
-            self._probation.update([self._protected.popitem(last=False)])
-        self._evict()
+        self.counts["evicted"] += self._shelf.limit(rules.max_entries, rules.max_key_bytes)
         if self._recent.maxlen != rules.recent_events:
             self._recent = deque(self._recent, maxlen=rules.recent_events)
 
     def _clear(self) -> None:
-        for kept in (self._protected, self._probation, self._refused, self._recent, self._doubted):
+        for kept in (self._shelf, self._refused, self._recent, self._doubted):
             kept.clear()
 
     def _grant(self) -> None:
@@ -237,22 +225,22 @@ class VerdictCache:
                 return
             if not name:
                 self._clear()
-            for entries in (self._protected, self._probation, self._refused):
-                for key in [key for key, entry in entries.items() if entry.name == name]:
-                    del entries[key]
+            for kept in (self._shelf, self._refused):
+                for key in [key for key, _ in kept.items() if name_of(key) == name]:
+                    kept.drop(key)
 
     def _find(self, key: str, now: float) -> Entry | None:
-        entry = self._protected.get(key) or self._probation.get(key)
+        entry = self._shelf.get(key)
         if entry is None:
             return None
         rules = self._rules
         # A clock that went back makes an entry younger than it is.
         if not 0 <= now - entry.since <= rules.max_age_s or now - entry.used_at > rules.max_idle_s:
-            self._drop(key)
+            self._shelf.drop(key)
             self.counts["expired"] += 1
             return None
         if entry.decided_by != self._decision and not self._decided_anew(entry):
-            self._drop(key)
+            self._shelf.drop(key)
             return None
         return entry
 
@@ -277,9 +265,10 @@ class VerdictCache:
         return entry.answers or instance_of(text) in entry.instances
 
     def _lacking(self, entry: Entry | None) -> int:
+        """Return how many events are to be asked about: one at least, or a policy that wants fewer would get none."""
         if entry is None:
             return self._rules.ask_first
-        return max(0, self._wanted(entry.label) - len(entry.instances))
+        return max(1, self._wanted(entry.label) - len(entry.instances))
 
     def _wanted(self, label: int) -> int:
         return self._rules.ask_first_grave if self._grave[label] else self._rules.ask_first
@@ -319,17 +308,16 @@ class VerdictCache:
                 self._begin(key, text, masked, opinion, now)
             return
         reason = self._compare(entry, key, text, masked, opinion)
-        if audited:
-            self.counts["audits"] += 1
-            entry.audits += 1
-            entry.audited_at = now
         if not reason:
+            if audited:
+                turn.proofs.append(entry)
             self._vouch(entry, text, masked)
             return
         if audited:
+            self.counts["audits"] += 1
             self.counts["disagreements"] += 1
             reason = f"an audit disagreed: {reason}"
-        self._refuse(key, reason, now)
+        self._refuse(key, reason, now, by_audit=entry.answers)
         if entry.answers:
             self._take_back(turn, key, entry, now)
 
@@ -340,8 +328,7 @@ class VerdictCache:
             return
         label, sure = self._decide(opinion)
         entry = Entry(packed=packed(answer), label=label, sure=sure, since=now, used_at=now, decided_by=self._decision)
-        self._probation[key] = entry
-        self._evict()
+        self.counts["evicted"] += self._shelf.add(key, entry)
         self._vouch(entry, text, masked)
 
     def _compare(self, entry: Entry, key: str, text: str, masked: Masked, opinion: Opinion | None) -> str:
@@ -381,7 +368,7 @@ class VerdictCache:
                 turn.opinions[at] = turn.entries[at] = turn.templates[at] = None
                 self._ask(turn, at)
         lately = [recent for recent in self._recent if recent.key == key and now - recent.at <= self._rules.recent_s]
-        self._doubted.update((recent.event.id, recent) for recent in lately[-_MOST_DOUBTED:])
+        self._doubted.update((recent.event.id, recent) for recent in lately)
 
     def _settle(self, turn: Turn, now: float) -> None:
         """Count what the cache answered, now that nothing of it can be taken back before it is said."""
@@ -389,54 +376,20 @@ class VerdictCache:
             if entry is None or masked is None or opinion is None:
                 continue
             entry.hits += 1
-            entry.weight += 1
             entry.used_at = now
             if entry.hits == self._rules.young_hits:
                 self._set_audits(entry)
             self.counts["hits"] += 1
             self._recent.append(Recent(masked.key, event, entry.label, entry.sure, opinion.fields, now))
-            self._touch(masked.key, entry)
-            self._hits_since_fading += 1
-        if self._hits_since_fading >= self._rules.max_entries * _FADES_AFTER:
-            self._fade()
+            self._shelf.hit(masked.key, entry)
+        for entry in turn.proofs:  # only now: a turn that an outage cut short is done again
+            self.counts["audits"] += 1
+            entry.audits += 1
+            entry.audited_at = now
+            self._set_audits(entry)
+        self.counts["expired"] += self._shelf.drop_idle(now - self._rules.max_idle_s)
 
-    def _touch(self, key: str, entry: Entry) -> None:
-        if key in self._protected:
-            self._protected.move_to_end(key)
-            return
-        if key not in self._probation:  # evicted since
-            return
-        self._probation.move_to_end(key)
-        if len(self._protected) < self._most_protected:
-            self._protected[key] = self._probation.pop(key)
-            return
-        if not self._protected:
-            return
-        # Whoever fills the cache with templates of his own has to hit each more often than what it would displace.
-        oldest_key = next(iter(self._protected))
-        oldest = self._protected[oldest_key]
-        if entry.weight > oldest.weight:
-            del self._protected[oldest_key]
-            self._protected[key] = self._probation.pop(key)
-            self._probation[oldest_key] = oldest
-
-    def _fade(self) -> None:
-        self._hits_since_fading = 0
-        for _, entry in self.listing():
-            entry.weight //= 2
-
-    def _evict(self) -> None:
-        while len(self) > self._rules.max_entries:
-            (self._probation or self._protected).popitem(last=False)
-            self.counts["evicted"] += 1
-
-    def _drop(self, key: str) -> None:
-        if self._protected.pop(key, None) is None:
-            self._probation.pop(key, None)
-
-    def _refuse(self, key: str, reason: str, now: float) -> None:
-        self._drop(key)
-        self._refused[key] = Refusal(name_of(key), reason, now)
+    def _refuse(self, key: str, reason: str, now: float, *, by_audit: bool = False) -> None:
+        self._shelf.drop(key)
+        self._refused.add(key, Refusal(name_of(key), reason, now, by_audit))
         self.counts["refused"] += 1
-        if len(self._refused) > _MOST_REFUSALS:
-            self._refused.popitem(last=False)

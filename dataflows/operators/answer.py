@@ -1,8 +1,8 @@
 """Events in; opinions on them, from the cache or from the classifier, and dead letters for what neither can read, out.
 
-A window is asked about in at most three goes: what the cache cannot answer, what waited for those answers and has to be
-asked after all, and what an audit has cast doubt on. Its events keep their order. Verdicts that are taken back follow
-in a window of their own, of a higher revision.
+A window is asked about in a few goes: what the cache cannot answer, what waited for those answers and has to be asked
+after all, and what an audit has cast doubt on, in this window and in earlier ones. Its events keep their order.
+Verdicts that are taken back follow in a window of their own, of a higher revision.
 
 The classifier in force is read anew for every window, so one that replaces another is in use at the next window, and
 every window of answers knows which release made it. A classifier that is closed while a window waits for it says that

@@ -39,6 +39,7 @@ class CacheRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bound: Probability = 0.0  # of a template's share of wrong hits, at 95 % confidence; 0 asks for none
     bound_within_hits: Number = 100_000  # audits are so frequent that the bound is reached by then
     max_entries: Number = 100_000
+    max_key_bytes: Number = 32 << 20  # of their keys, which are as long as events
     max_age_s: _Seconds = 7 * 24 * 3600.0  # then it is learnt anew
     max_idle_s: _Seconds = 24 * 3600.0  # without a hit
     recent_events: Count = 4096  # answered from the cache, kept to be asked again when an audit disagrees

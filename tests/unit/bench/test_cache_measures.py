@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from bench.cache.__main__ import main, measure
-from bench.cache.agreement import disagreement, of_replays, spread
+from bench.cache.agreement import Disagreement, disagreement, of_replays, row, spread
 from bench.cache.audits import delays
 from bench.cache.cost import key_us
 from bench.cache.flow import Run
@@ -38,7 +38,8 @@ def test_every_line_that_went_through_the_door_has_a_verdict_in_its_order(model:
 def test_with_the_cache_off_the_model_answers_every_line(model: str) -> None:
     run = Run(model, [Stream(10).replay(0)] * 3, cached=False)
 
-    assert (run.hit_rate, run.told["counts"]) == (0, {"asked": 3 * len(Stream(10))})
+    assert run.hit_rate == 0
+    assert {name: count for name, count in run.told["counts"].items() if count} == {"asked": 3 * len(Stream(10))}
 
 
 @pytest.mark.parametrize(("count", "found"), [(1, {0}), (4, {0, 2, 5, 7}), (10, set(range(10))), (99, set(range(10)))])
@@ -76,14 +77,38 @@ def test_a_wrong_label_counts_for_every_event_that_got_it_and_one_taken_back_is_
 
 def test_that_one_wording_has_one_label_is_checked_where_it_has_several_texts() -> None:
     reads_words = replace(RELEASE, prompt=Prompt(kind="encoder", wording="words-1"))
-    came = [verdict(id=host, text=f"login from 203.0.113.{host}", label="benign", cached="a") for host in ("9", "10")]
+    came = [
+        verdict(id=host, text=f"login from 203.0.113.{host}", label="benign", cached="a") for host in ("9", "10", "11")
+    ]
 
     def by_address(bodies: list[str]) -> list[str]:
-        return ["benign" if body.endswith(".9") else "critical" for body in bodies]
+        return ["critical" if body.endswith(".10") else "benign" for body in bodies]
 
     found = disagreement(came, reads_words, by_address)
 
-    assert (found.wordings, found.checked, found.otherwise) == (1, 1, 1)
+    assert (found.wordings, found.checked, found.otherwise) == (1, 2, 1)
+    assert (found.share, row(found, "1 of 1 replays").passed) == (0, False)
+
+
+@pytest.mark.parametrize(("wrong", "otherwise", "passed"), [(0, 0, True), (1, 2, True), (2, 0, False), (0, 3, False)])
+def test_the_cache_agrees_where_neither_its_labels_nor_those_of_one_wording_differ_by_more_than_one_in_a_thousand(
+    wrong: int,
+    otherwise: int,
+    passed: bool,  # noqa: FBT001
+) -> None:
+    found = Disagreement(
+        cached=1_000,
+        wrong=[(verdict(), "critical")] * wrong,
+        superseded=0,
+        wordings=50,
+        checked=2_000,
+        otherwise=otherwise,
+    )
+
+    said = row(found, "1 of 1 replays")
+
+    assert (said.value, said.passed) == (wrong / 1_000, passed)
+    assert said.peer.endswith(f"; {otherwise} of 2000 texts unlike the first of their wording")
 
 
 def test_an_entry_answers_the_longer_the_rarer_its_audits_are() -> None:

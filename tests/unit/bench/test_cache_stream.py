@@ -13,6 +13,7 @@ from bench.cache.stream import Stream
 from models.contracts.opinion import Opinion
 from models.contracts.policy import CacheRules, Policy
 from models.contracts.release import Prompt
+from models.header import Header, split
 from models.masking import Masking
 from quantize.events import body_of
 from tests.fakes.classifier import BENIGN, CRITICAL, DOUBTFUL, ScriptedClassifier
@@ -35,7 +36,7 @@ def other(text: str) -> str:
         ("on 127.0.0.53 here", r"on 127\.0\.\d{1,3}\.\d{1,3} here"),
         ("from 203.0.113.9:51000 here", r"from \d{1,3}(\.\d{1,3}){3}:\d{5} here"),
         ("from fe80::92:bfff:fe2d:1 here", "from fe80::[0-9a-f]{2}:[0-9a-f]{4}:[0-9a-f]{4}:[0-9a-f] here"),
-        ("port 51000 here", r"port \d{5} here"),
+        ("from 203.0.113.9 port 51000 here", r"from \d{1,3}(\.\d{1,3}){3} port \d{5} here"),
         ("at 2026-01-31T23:59:59.123+02:00 here", r"at 2026-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+02:00 here"),
         ("at 31/Jan/2026:23:59:59 here", r"at \d\d/[A-Z][a-z]{2}/2026:\d\d:\d\d:\d\d here"),
         ("at Sat Jul  9 22:53:22 2005 now", r"at [A-Z][a-z]{2} [A-Z][a-z]{2}  \d \d\d:\d\d:\d\d 2005 now"),
@@ -69,14 +70,37 @@ def test_a_line_in_which_nothing_can_be_another_stays(line: str) -> None:
     assert other(line) == line
 
 
-def test_a_header_stays_although_it_holds_numbers_and_an_address() -> None:
-    line = "<14>Dec 10 06:55:46 203.0.113.1 sshd[24200]: Failed password for root from 203.0.113.9 port 51000 ssh2"
-
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        (
+            "<14>Dec 10 06:55:46 203.0.113.1 sshd[24200]: user root",
+            r"<14>Dec 10 \d\d:\d\d:\d\d 203\.0\.113\.1 sshd\[24200\]: user root",
+        ),
+        (
+            "<14>Jul  1 09:00:55 calvisitor-10-105-160-95 kernel[0]: on",
+            r"<14>Jul  1 \d\d:\d\d:\d\d calvisitor-10-105-160-95 kernel\[0\]: on",
+        ),
+        (
+            "<14>[Sun Dec 04 04:47:44 2005] [notice] done",
+            r"<14>\[[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d 2005\] \[notice\] done",
+        ),
+        (
+            "<14>1 2026-01-31T06:55:46.123Z 203.0.113.1 sshd 24200 - - user root",
+            r"<14>1 2026-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z 203\.0\.113\.1 sshd 24200 - - user root",
+        ),
+    ],
+)
+def test_of_a_header_the_time_alone_becomes_another_although_it_holds_numbers_and_an_address(
+    line: str, form: str
+) -> None:
     changed = other(line)
 
-    head = "<14>Dec 10 06:55:46 203.0.113.1 sshd[24200]: Failed password for root from "
-    assert changed.startswith(head)
     assert changed != line
+    assert re.fullmatch(form, changed)
+    before, after = (split(text, 1_767_225_600_000) for text in (line, changed))
+    assert before.occurred_at_ms != after.occurred_at_ms
+    assert replace(after, occurred_at_ms=before.occurred_at_ms) == before
 
 
 def test_every_replay_has_the_keys_of_the_first_and_values_of_its_own() -> None:
@@ -90,9 +114,23 @@ def test_every_replay_has_the_keys_of_the_first_and_values_of_its_own() -> None:
     assert keys(first) == keys(second) == keys(third)
     assert second == again
     assert len(stream) == len(first)
-    changed = [one != two for one, two in zip(first, second, strict=True)]
+    changed = [body_of(one) != body_of(two) for one, two in zip(first, second, strict=True)]
     assert sum(changed) / len(changed) > 0.3
     assert second != third
+
+
+def test_every_replay_has_the_hosts_and_priorities_of_the_first_and_times_of_its_own() -> None:
+    stream = Stream(60)
+    first, second, third = ([split(text, 1_767_225_600_000) for text in stream.replay(number)] for number in range(3))
+
+    def but_for_time(headers: list[Header]) -> list[Header]:
+        return [replace(header, body="", occurred_at_ms=None) for header in headers]
+
+    assert but_for_time(first) == but_for_time(second) == but_for_time(third)
+    for one, next_one in ((first, second), (second, third)):
+        times = [(a.occurred_at_ms, b.occurred_at_ms) for a, b in zip(one, next_one, strict=True)]
+        assert any(before is not None for before, _ in times)
+        assert all(before is None or before != after for before, after in times)
 
 
 def test_each_wording_is_asked_about_once_unless_its_answer_holds_words_of_the_text() -> None:

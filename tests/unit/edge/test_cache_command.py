@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 import structlog
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from dataflows.cache.snapshot import Made
 from edge.cache_files import audit_secret, keep, read_kept, snapshot_path
+from edge.config import Model
 from edge.control import ControlServer, socket_path
 from edge.main import main
 from models.classifier import Classifier, Current
 from models.contracts.policy import CacheRules, Policy
+from models.contracts.release import Release
 from models.release_file import digest_of
 from tests.fakes.caches import cache, logins, teach
-from tests.fakes.classifier import CRITICAL, ScriptedClassifier
-from tests.fakes.tiny_models import RELEASE, tiny_decoder
+from tests.fakes.classifier import CRITICAL, DOUBTFUL, ScriptedClassifier
+from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder
 
 POLICY = Policy()
 STRANGE = "app: \x1b[2J\x9b31m[bold]\u202egpj.exe ⟨public address⟩ \ttab 198.51.100.7"
@@ -62,10 +65,10 @@ class Bench:
             main, ["cache", *arguments], input=stdin, env={"HEADWATER_CONFIG": str(self.config), **environment}
         )
 
-    def keep(self, rules: CacheRules | None = None) -> None:
+    def keep(self, release: Release = RELEASE) -> None:
         """Leave the cache as a graceful stop does."""
         self.state.mkdir(exist_ok=True)
-        made = Made.under(digest_of(self.model), rules or CacheRules())
+        made = Made.under(digest_of(self.model), release, Model().context_tokens, CacheRules())
         keep(self.cache, self.state, audit_secret(self.state), made)
 
     def name_of(self, words: str) -> str:
@@ -267,6 +270,52 @@ def test_a_policy_that_has_the_cache_off_is_why_no_entry_answers(bench: Bench, s
     assert "none: policy 4 has the cache off; the model is asked" in bench.say("explain", LOGIN).stdout
 
 
+NOT_ACCEPTED = [
+    ('[policy]\ndoubtful = "unsure"\n', Policy(doubtful="unsure")),
+    ("[policy.cache]\ndoubtful = false\n", Policy(cache=CacheRules(doubtful=False))),
+]
+
+
+@pytest.mark.parametrize(("toml", "policy"), NOT_ACCEPTED)
+def test_a_template_that_is_not_accepted_does_not_pass_for_one_that_answers_where_only_accepted_ones_do(
+    somewhere: Bench, serve: Callable[[Policy], None], toml: str, policy: Policy
+) -> None:
+    teach(somewhere.cache, "door 8 opened", *logins(2, user="guest"), opinion=DOUBTFUL)
+    if not socket_path(somewhere.state).exists():
+        somewhere.keep()
+
+    def states() -> dict[str, str]:
+        return {
+            each["template"]: each["state"] for each in map(json.loads, somewhere.say("--json").stdout.splitlines())
+        }
+
+    guest = "sshd: Failed password for guest from ⟨public address⟩ port ⟨port for anyone⟩"
+    assert (states()["door 8 opened"], states()[guest]) == ("answers", "learning")
+    if socket_path(somewhere.state).exists():
+        serve(policy)
+    somewhere.configure(toml)
+    assert (states()["door 8 opened"], states()[guest], states()["door 7 opened"]) == (
+        "doubtful",
+        "doubtful",
+        "answers",
+    )
+    assert "doubtful: the model is asked, for it is not accepted, and the policy" in somewhere.say().stdout
+    for event in ("door 8 opened", logins(1, user="guest")[0]):  # of which the latter vouches for its template
+        assert re.search(
+            r"answer    none: [0-9a-f]{12}, since .*: benign, confidence 0.40, is not accepted, and policy 1 caches "
+            "only what is; the model is asked\n",
+            somewhere.say("explain", event).stdout,
+        )
+
+
+def test_whether_a_template_is_accepted_is_told_by_the_policy_in_force(bench: Bench) -> None:
+    bench.keep()
+    bench.configure("[policy]\naccept_at = 0.95\n[policy.cache]\ndoubtful = false\n")
+    assert "confidence 0.90, is not accepted" in bench.say("explain", LOGIN).stdout
+    bench.configure("[policy]\nmass_floor = 0.995\n[policy.cache]\ndoubtful = false\n")
+    assert "confidence 0.90, is not accepted" in bench.say("explain", LOGIN).stdout
+
+
 def test_a_running_gateway_forgets_with_its_next_events(bench: Bench, serve: Callable[[], None]) -> None:
     serve()
     name = bench.name_of("root")
@@ -367,6 +416,12 @@ def test_what_was_kept_says_that_it_was_and_whether_the_next_start_takes_it(benc
     assert "⟨public address⟩" in done.stdout
 
 
+def test_what_was_kept_under_another_context_size_says_that_the_next_start_discards_it(bench: Bench) -> None:
+    bench.config.write_text(bench.config.read_text().replace("[model]\n", "[model]\ncontext_tokens = 512\n"))
+    bench.keep()
+    assert "discards it, because other words are masked now, or `context_tokens` is another" in bench.say().stderr
+
+
 def test_what_was_kept_under_another_release_is_of_no_use(bench: Bench) -> None:
     bench.keep()
     bench.model = tiny_decoder(bench.directory / "other.gguf", seed=1)
@@ -374,6 +429,14 @@ def test_what_was_kept_under_another_release_is_of_no_use(bench: Bench) -> None:
     done = bench.say()
     assert done.exit_code == 1
     assert f"kept under another release than {bench.model}; the next start discards it" in done.stderr
+
+
+def test_what_was_kept_under_another_task_is_not_shown_with_the_labels_of_this_one(bench: Bench) -> None:
+    bench.keep(replace(RELEASE, task=replace(TASK, labels=TASK.labels[::-1])))
+    for arguments in (("list",), ("explain", LOGIN)):
+        done = bench.say(*arguments)
+        assert (done.exit_code, "critical" in done.stdout) == (1, False)
+        assert "kept under another task or prompt than tiny-3 has now; the next start discards it" in done.stderr
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from edge.config import Config
 from edge.policy import policy_in_force
 from models.contracts.errors import ConfigError
-from models.contracts.policy import Policy
+from models.contracts.policy import CacheRules, Policy
 from models.contracts.release import Release
 from models.contracts.task import Label, Task
 
@@ -43,6 +44,10 @@ def test_the_file_wins_over_the_configuration_and_that_over_the_release(tmp_path
             r"`accept_at_by_label`: found `evil`, wanted one of \['benign', 'critical'\]",
         ),
         ("number = ", r"policy\.toml: "),
+        (
+            'cache.known_addresses = ["10.0.0.1", "203.0.113.0/24"]',
+            r"policy\.toml: `cache\.known_addresses`: found `203\.0\.113\.0/24`, wanted single addresses",
+        ),
     ],
 )
 def test_a_bad_policy_is_refused_with_file_key_found_and_wanted(tmp_path: Path, text: str, message: str) -> None:
@@ -50,6 +55,18 @@ def test_a_bad_policy_is_refused_with_file_key_found_and_wanted(tmp_path: Path, 
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         policy_in_force(Config(policy_file=str(file)), RELEASE)
+
+
+@pytest.mark.parametrize("known", ["203.0.113.0/24", "203.0.113", "203.0.113.007", "jump-host", "", " 10.0.0.1"])
+def test_a_known_address_that_would_mask_nothing_otherwise_is_refused(known: str) -> None:
+    own = Policy(cache=CacheRules(known_addresses=("203.0.113.9", known)))
+    with pytest.raises(ConfigError, match=f"`policy`: `cache.known_addresses`: found `{re.escape(known)}`, wanted"):
+        policy_in_force(Config(policy=own), RELEASE)
+
+
+def test_known_addresses_are_read_however_they_are_written() -> None:
+    own = Policy(cache=CacheRules(known_addresses=("203.0.113.9", "2001:DB8:0::1", "::1")))
+    assert policy_in_force(Config(policy=own), RELEASE) == own
 
 
 def test_a_missing_policy_file_is_named(tmp_path: Path) -> None:

@@ -290,3 +290,21 @@ def test_no_more_is_remembered_than_was_asked_for(encoder_file: Path) -> None:
         classifier.classify([f"event {word}" for word in ("a", "b", "c", "d")])
 
         assert len(classifier._said) == 2
+
+
+def test_what_is_remembered_has_few_bytes_however_long_the_texts_are(
+    reader_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.encoder._REMEMBERED_BYTES", 20_000)
+    layer = np.zeros((len(COPIED), ENCODER.width + 1))
+    layer[COPIED.index("source"), -1] = 9
+    with Model(reader_file) as model:
+        classifier = EncoderClassifier(model, reader_of(layer), threads=1)
+        for number in range(40):
+            classifier.classify([f"{number} " + "tried a password for root " * 20])
+
+    assert 5 < len(classifier._said) < 40
+    assert 0 < len(classifier._scored) < 40
+    for kept in (classifier._said, classifier._scored):
+        sizes = [kept._size_of(key) + numbers.nbytes for key, numbers in kept.items()]
+        assert kept._bytes == sum(sizes) <= 20_000

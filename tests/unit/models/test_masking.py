@@ -27,7 +27,9 @@ ADDRESSES = [
     ("rhost=203.0.113.9, [203.0.113.9] (203.0.113.9) <203.0.113.9>;",
      "rhost=⟨public address⟩, [⟨public address⟩] (⟨public address⟩) <⟨public address⟩>;"),
     ("closed by 203.0.113.9.", "closed by ⟨public address⟩."),
-    ("203.0.113.9:51234 203.0.113.9:443", "⟨public address⟩:⟨port for anyone⟩ ⟨public address⟩:443"),
+    ("from 203.0.113.9:51234, client: 203.0.113.9:443",
+     "from ⟨public address⟩:⟨port for anyone⟩, client: ⟨public address⟩:443"),
+    ("203.0.113.9:51234 to 203.0.113.9:51234", "⟨public address⟩:51234 to ⟨public address⟩:51234"),
 ]  # fmt: skip
 TIMES = [
     ("at 12:34:56 or 2:34:56.789", "at ⟨time⟩ or ⟨time⟩"),
@@ -50,7 +52,15 @@ NUMBERS = [
     ("waited for 12345 seconds", "waited for ⟨5 digits⟩ seconds"),
 ]
 PORTS = [
-    ("port 51234 sport=51234 SPT=44444", "port ⟨port for anyone⟩ sport=⟨port for anyone⟩ SPT=⟨port for anyone⟩"),
+    ("sport=51234 SPT=44444", "sport=⟨port for anyone⟩ SPT=⟨port for anyone⟩"),
+    ("for root from 203.0.113.9 port 51234 ssh2", "for root from ⟨public address⟩ port ⟨port for anyone⟩ ssh2"),
+    ("from user root 2001:db8::1 port 51234", "from user root ⟨public address⟩ port ⟨port for anyone⟩"),
+    ("closed by 203.0.113.9 port 51234 [preauth]", "closed by ⟨public address⟩ port ⟨port for anyone⟩ [preauth]"),
+    ("from 10.0.0.1 port 51234 on 10.0.0.2 port 51234",
+     "from ⟨private address⟩ port ⟨port for anyone⟩ on ⟨private address⟩ port 51234"),
+    ("from 10.0.0.1 to 10.0.0.2 port 51234", "from ⟨private address⟩ to ⟨private address⟩ port 51234"),
+    ("port 51234, listening on port 51234", "port 51234, listening on port 51234"),
+    ('{"destination":{"port":51234}}', '{"destination":{"port":51234}}'),
     ('{"src_port": 51234}', '{"src_port": ⟨port for anyone⟩}'),
     ("port 31337 port 4444 port 22 port 65536", "port 31337 port 4444 port 22 port 65536"),
     ("dport=51234 DPT=51234 dst_port 51234 dst-port=51234", "dport=51234 DPT=51234 dst_port 51234 dst-port=51234"),
@@ -66,8 +76,8 @@ AMOUNTS = [
     ("1.5GiB 15.25GiB", "⟨1 digits of GiB⟩ ⟨2 digits of GiB⟩"),
 ]
 STRUCTURES = [
-    ('{"port":51234,"size": 123456,"ip":"10.0.0.1"}',
-     '{"port":⟨port for anyone⟩,"size": ⟨6 digits⟩,"ip":"⟨private address⟩"}'),
+    ('{"sport":51234,"size": 123456,"ip":"10.0.0.1"}',
+     '{"sport":⟨port for anyone⟩,"size": ⟨6 digits⟩,"ip":"⟨private address⟩"}'),
     ('{"a":{"b":[{"c":123456},654321]}}', '{"a":{"b":[{"c":⟨6 digits⟩},⟨6 digits⟩]}}'),
     ("{'size': 123456, 'id': '123456'}", "{'size': ⟨6 digits⟩, 'id': '⟨6 digits⟩'}"),
     ("<Size>123456</Size>", "<Size>⟨6 digits⟩</Size>"),
@@ -96,9 +106,12 @@ WORDS = [
     "1.2.3 1.2.3.4.5 256.1.1.1 010.0.0.1 1.2.3.04 v1.2.3.4 10.0.0.1/8",
     "deadbeef is a word, and so is defaced",
     "1 22 333 4444 -12345 12,345 1e10",
+    'Account Name:\t\t400000 Error Code:\t50053 user =\t"deadbeef01"',
+    "user" + " " * 100 + "400000",
+    'Event ID: 50053 [id "942100"] {"rule":{"id":"100045"}} {"sid":2010935} with exit 40000',
 ]
 SPECIAL = [
-    "169.254.169.254",
+    "169.254.169.254 100.100.100.200 168.63.129.16 192.0.0.192 fd20:ce::254",
     "0.0.0.0 255.255.255.255",
     "fd00:ec2::254 FD00:EC2:0:0::254",
     "::ffff:a9fe:a9fe ::a9fe:a9fe 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1 2001:0:4136:e378::1",
@@ -194,7 +207,7 @@ def test_two_events_that_differ_in_what_may_matter_have_two_keys(one: str, other
         ("time", "at 12:34:56 1714979289 1714979289123 2024-05-06"),
         ("identifier", f"{UUID} 9f86d081884c7d65 0x7fdcc9d16380 0c:68:03:d6:c5:1c"),
         ("number", "12345 12.345678"),
-        ("port", "port 51234"),
+        ("port", "sport=51234"),
         ("counter", "pid 4321"),
         ("amount", "345ms 345 ms"),
     ],
@@ -216,8 +229,8 @@ def test_an_address_may_stay_where_its_port_is_masked_and_the_other_way_round() 
 def test_an_address_that_the_policy_knows_stays_however_it_is_written() -> None:
     known = Masking(known_addresses=["203.0.113.9", "2001:DB8:0::1", "no address"])
 
-    assert shown("203.0.113.9 203.0.113.9:51234 203.0.113.8", known) == (
-        "203.0.113.9 203.0.113.9:⟨port for anyone⟩ ⟨public address⟩"
+    assert shown("203.0.113.9 from 203.0.113.9:51234 203.0.113.8", known) == (
+        "203.0.113.9 from 203.0.113.9:⟨port for anyone⟩ ⟨public address⟩"
     )
     assert shown("2001:db8::1 2001:DB8:0:0::1 2001:db8::2", known) == "2001:db8::1 2001:DB8:0:0::1 ⟨public address⟩"
 

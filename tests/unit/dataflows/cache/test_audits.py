@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 from msgspec.structs import replace
 
-from dataflows.cache.entry import Refusal
+from dataflows.cache.entry import Entry, Refusal
 from models.contracts.errors import UnavailableError
 from models.contracts.opinion import Opinion
 from tests.fakes.answering import GRAVE_TASK, Answering, jobs
@@ -321,3 +321,34 @@ def test_a_bound_that_the_policy_demands_is_reached_by_audits() -> None:
 
     assert entry.bound <= 0.05
     assert 59 <= entry.audits < 90
+
+
+def test_more_is_taken_back_than_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataflows.cache.verdict_cache._MOST_DOUBTED", 10)
+    model = Changing()
+    answering = Answering(model, ask_first=1)
+    answering.say(*jobs(36))
+    model.opinion = CRITICAL
+    answering.rule(audit_rate=1.0)
+    said = answering.window("job 20000 ended")
+    for _ in range(3):
+        said += answering.window("door opened")
+
+    assert sorted(verdict.text for verdict in said if verdict.revision) == jobs(36)[1:]
+
+
+def test_an_audit_that_an_outage_cut_short_counts_once() -> None:
+    answering = Answering(ask_first=1)
+    answering.say("job 10000 ended")
+    answering.rule(audit_rate=1.0)
+    window = ["job 10001 ended", "new 10000 ended", "new 10001 ended"]  # the last waits for the one before it
+    classify = answering.classifier.classify
+    answering.classifier.classify = lambda texts: away() if window[2] in texts else classify(texts)  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError):
+        answering.window(*window, ids=["a", "b", "c"])
+    answering.classifier.classify = classify  # type: ignore[method-assign]
+    answering.window(*window, ids=["a", "b", "c"])
+
+    entry = answering.entry("job 10000 ended")
+    assert isinstance(entry, Entry)
+    assert entry.audits == 1

@@ -1,12 +1,15 @@
 """A cache that was kept is read as it was written, or not at all."""
 
 import pytest
+from msgspec.structs import replace
 
 from dataflows.cache.snapshot import Made, Snapshot, decode, encode
 from models.contracts.errors import InputError
 from models.contracts.opinion import Opinion
 from models.contracts.policy import CacheRules
+from models.contracts.release import Prompt, Release
 from tests.fakes.answering import GRAVE_TASK, Answering
+from tests.fakes.classifier import TASK, release
 
 SECRET = b"s" * 32
 
@@ -16,7 +19,13 @@ def snapshot() -> Snapshot:
     said = Opinion(probabilities=(0.0, 0.1, 0.9), label_mass=1.0, fields={"source": ("10.0.0.1",)})
     taught = Answering(lambda text: said if "10.0.0.1" in text else by_number(text), task=GRAVE_TASK, ask_first_grave=1)
     taught.say("é from 10.0.0.1", "job 12345", "run 12345", "run 66666")
-    return Snapshot(Made.under("abc", taught.policy.cache), list(taught.cache.listing()), taught.cache.refusals())
+    return Snapshot(made(rules=taught.policy.cache), list(taught.cache.listing()), taught.cache.refusals())
+
+
+def made(
+    sha256: str = "abc", own: Release | None = None, context_tokens: int = 1024, rules: CacheRules | None = None
+) -> Made:
+    return Made.under(sha256, own or release(), context_tokens, rules or CacheRules())
 
 
 def by_number(text: str) -> Opinion:
@@ -57,16 +66,20 @@ def test_a_snapshot_of_another_gateway_is_not_believed() -> None:
 
 def test_a_snapshot_of_another_version_says_so() -> None:
     with pytest.raises(InputError, match="another version"):
-        decode(b"headwater-cache/0\n" + encode(snapshot(), SECRET)[18:], SECRET)
+        decode(b"headwater-cache/1\n" + encode(snapshot(), SECRET)[18:], SECRET)
 
 
 def test_what_was_made_under_other_terms_differs() -> None:
     terms = [
-        Made.under("abc", CacheRules()),
-        Made.under("abd", CacheRules()),
-        Made.under("abc", CacheRules(masks=("address",))),
-        Made.under("abc", CacheRules(known_addresses=("10.0.0.1",))),
+        made(),
+        made("abd"),
+        made(own=release(task=replace(TASK, labels=TASK.labels[::-1]))),
+        made(own=release(task=replace(TASK, instruction="Judge."))),
+        made(own=replace(release(), prompt=Prompt(kind="chat", before="Read this."))),
+        made(context_tokens=2048),
+        made(rules=CacheRules(masks=("address",))),
+        made(rules=CacheRules(known_addresses=("10.0.0.1",))),
     ]
 
-    assert len({repr(made) for made in terms}) == len(terms)
-    assert Made.under("abc", CacheRules(audit_rate=0.5)) == terms[0]
+    assert len({repr(each) for each in terms}) == len(terms)
+    assert made(own=release(), rules=CacheRules(audit_rate=0.5)) == terms[0]

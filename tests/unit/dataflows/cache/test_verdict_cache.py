@@ -1,6 +1,8 @@
 """What the verdict cache learns and answers. How it is audited: `test_audits.py`; what it forgets: `test_ageing.py`."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataflows.cache.entry import Entry, Refusal
@@ -101,6 +103,54 @@ def test_a_witness_on_the_other_side_of_the_threshold_refuses_the_template() -> 
 
     assert len(answering.asked) == 4
     assert isinstance(answering.entry("job 10000 ended"), Refusal)
+
+
+def test_a_policy_that_is_content_with_fewer_witnesses_than_came_loses_no_event() -> None:
+    answering = Answering(ask_first=5)
+    answering.say(*jobs(3))
+    answering.rule(ask_first=2)
+    said = answering.window(*jobs(9, first=20_000))
+
+    assert [verdict.text for verdict in said] == jobs(9, first=20_000)
+    assert said[-1].cached is not None
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.lists(st.integers(10_000, 10_020), min_size=1, max_size=6),
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "ask_first": st.integers(1, 6),
+                    "ask_first_grave": st.integers(1, 6),
+                    "doubtful": st.booleans(),
+                    "enabled": st.booleans(),
+                    "max_entries": st.integers(1, 3),
+                    "audit_rate": st.sampled_from([0.0, 0.3, 1.0]),
+                },
+            ),
+        ),
+        max_size=20,
+    )
+)
+def test_every_event_has_one_verdict_or_one_dead_letter_whatever_the_policy_becomes(
+    steps: list[list[int] | dict[str, object]],
+) -> None:
+    """A number decides on the label, and one in seven is refused by the model."""
+    answering = Answering(lambda text: CRITICAL if int(text.split()[1]) % 5 == 0 else BENIGN)
+    answering.classifier._poison = lambda text: int(text.split()[1]) % 7 == 0
+    for step in steps:
+        if isinstance(step, dict):
+            answering.rule(**step)
+            continue
+        answering.letters.clear()
+        texts = [f"{'ab'[number % 2]} {number} ended" for number in step]
+        said = [verdict.text for verdict in answering.window(*texts) if verdict.revision == 0]
+        buried = [letter.raw.decode() for letter in answering.letters]
+
+        assert sorted(said + buried) == sorted(texts)
+        assert said == [text for text in texts if text in said]
 
 
 def test_grave_labels_need_more_witnesses() -> None:
@@ -281,7 +331,7 @@ def test_a_field_that_ends_within_a_masked_word_refuses_the_template() -> None:
 
 
 def test_refusals_are_bounded_and_those_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dataflows.cache.verdict_cache._MOST_REFUSALS", 3)
+    monkeypatch.setattr("dataflows.cache.refusals._MOST", 3)
     answering = Answering(lambda text: CRITICAL if "10001" in text else BENIGN, ask_first=2)
     for word in "abcde":
         answering.say(f"a 1000{len(word)} x 10000", f"{word} job 10000", f"{word} job 10001", "a job 10000")
@@ -295,7 +345,8 @@ def test_counts_say_what_became_of_every_event() -> None:
     answering.window(*jobs(5), "bad 10000", "bad 10001", "bad 10002")
     answering.say("door opened", "window opened", "gate opened", *jobs(3))
 
-    assert answering.cache.counts == {"asked": len(answering.asked), "hits": 6, "refused": 1, "evicted": 1}
+    counts = +answering.cache.counts  # without those that are 0
+    assert counts == {"asked": len(answering.asked), "hits": 6, "refused": 1, "evicted": 1}
 
 
 def test_an_explanation_is_the_key_and_what_is_known_of_it() -> None:
