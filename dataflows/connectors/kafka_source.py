@@ -1,0 +1,246 @@
+"""A Kafka topic as a Bytewax source: explicit partitions, offsets in the recovery store, and a policy for a gap.
+
+The unit of work is a slot, and not a partition: slot `s` of `n` reads the partitions whose number leaves `s` when it
+is divided by `n`. Bytewax asks for its parts once, when a flow starts; a slot looks for new partitions by itself, so
+they are read without a restart. The number of slots belongs to the recovery store and stays what it is.
+
+Where to go on is told by the recovery store alone. Offsets are committed to the group as well, once an epoch is on
+disk, so that whoever watches the group's lag sees it; nothing is ever read from there.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from threading import Event
+from time import monotonic, time
+from typing import Literal, cast
+
+import structlog
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from msgspec import Struct
+
+from dataflows.connectors.kafka import Cluster, reason
+
+_LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)  # always due: see `spool_source.py`
+_IDLE_S = 0.005
+_AWAY_S = 0.05
+_ASK_WITHIN_S = 2.0  # a broker that does not answer holds the flow up so long, and then every `_RETRY_S`
+_RETRY_S = 5.0
+
+Offsets = dict[int, int]  # partition to the offset of the next record
+
+log = structlog.get_logger()
+
+
+class KafkaBatch(Struct, frozen=True, gc=False):
+    """Records of one partition that came together; an item of the flow."""
+
+    source: str
+    received_at_ms: int
+    records: list[bytes]
+    ids: list[str]  # topic, partition and offset: the same after any crash
+    topics: list[str] = []
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """What is read, and from where on.
+
+    `gone` is what to do where records were deleted before they were read, by retention or with their topic: go on at
+    the `oldest` that is left, go on at the `newest`, or `stop`, which ends the flow until somebody decides.
+    """
+
+    cluster: Cluster
+    topic: str
+    group: str
+    name: str  # of the source
+    start: Literal["oldest", "newest"] = "oldest"  # of a partition that is there when the flow first starts
+    gone: Literal["oldest", "newest", "stop"] = "stop"
+    slots: int = 1
+    batch_records: int = 500
+    look_every_s: float = 10.0  # for new partitions
+
+
+class RecordsGoneError(Exception):
+    """Records were deleted before they were read, and the operator wants to decide what happens then."""
+
+
+class KafkaSource(FixedPartitionedSource[KafkaBatch, Offsets]):
+    """Reads a topic until `stop` is set or, with `drain`, until the ends that its partitions have at first."""
+
+    def __init__(self, reading: Reading, stop: Event, *, drain: bool = False) -> None:
+        self._reading = reading
+        self._stop = stop
+        self._drain = drain
+
+    def list_parts(self) -> list[str]:
+        return [f"slot-{number}" for number in range(self._reading.slots)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: Offsets | None) -> "KafkaSlot":  # noqa: ARG002
+        slot = int(for_part.removeprefix("slot-"))
+        return KafkaSlot(self._reading, slot, resume_state, self._stop, drain=self._drain)
+
+
+class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
+    """One consumer, and the partitions of its slot."""
+
+    def __init__(self, reading: Reading, slot: int, resume: Offsets | None, stop: Event, *, drain: bool) -> None:
+        self._reading = reading
+        self._slot = slot
+        self._stop = stop
+        self._drain = drain
+        self._next: Offsets = dict(resume or {})
+        self._is_first_start = resume is None
+        self._assigned: set[int] = set()
+        self._ended: set[int] = set()
+        self._committable: Offsets | None = None
+        self._look_at = 0.0
+        self._said = ""
+        self._consumer = Consumer(
+            {
+                **reading.cluster.settings(
+                    {
+                        "group.id": reading.group,
+                        "enable.auto.commit": False,
+                        "enable.auto.offset.store": False,
+                        "auto.offset.reset": "error",
+                        "isolation.level": "read_committed",
+                        "enable.partition.eof": True,
+                        "fetch.wait.max.ms": 50,
+                    }
+                ),
+                "error_cb": self._on_error,
+            }
+        )
+
+    def next_batch(self) -> list[KafkaBatch]:
+        # The first call after a snapshot comes when its epoch is on disk.
+        if self._committable:
+            self._commit(self._committable)
+        self._committable = None
+        if self._stop.is_set():
+            raise StopIteration
+        if monotonic() >= self._look_at:
+            self._look_at = monotonic() + (self._reading.look_every_s if self._look() else _RETRY_S)
+        if not self._assigned:
+            self._stop.wait(_AWAY_S)
+            return []
+        batches = self._batches(self._consumer.consume(self._reading.batch_records, timeout=_IDLE_S))
+        if not batches and self._drain and self._ended >= self._assigned:
+            raise StopIteration
+        return batches
+
+    def next_awake(self) -> datetime:
+        return _LONG_DUE
+
+    def snapshot(self) -> Offsets:
+        self._committable = dict(self._next)
+        return dict(self._next)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _batches(self, messages: Sequence[Message]) -> list[KafkaBatch]:
+        by_partition: dict[int, list[Message]] = defaultdict(list)
+        for message in messages:
+            error, (partition, _) = message.error(), _place(message)
+            if error is None:
+                by_partition[partition].append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                self._ended.add(partition)
+            elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
+                self._cross_gap(partition)
+            else:
+                self._on_error(error)
+        return [self._batch(partition, found) for partition, found in by_partition.items()]
+
+    def _batch(self, partition: int, messages: Sequence[Message]) -> KafkaBatch:
+        self._said = ""
+        topic, offsets = self._reading.topic, [_place(message)[1] for message in messages]
+        self._next[partition] = offsets[-1] + 1
+        return KafkaBatch(
+            source=self._reading.name,
+            received_at_ms=int(time() * 1000),
+            records=[message.value() or b"" for message in messages],
+            ids=[f"{topic}.{partition}.{offset}" for offset in offsets],
+        )
+
+    def _look(self) -> bool:
+        """Take on the partitions of this slot that it does not read yet; return whether the brokers answered."""
+        topic = self._reading.topic
+        try:
+            mine = {number for number in self._partitions() if number % self._reading.slots == self._slot}
+            new = {number: self._begin(number) for number in sorted(mine - self._assigned)}
+        except KafkaException as error:
+            self._on_error(error.args[0])
+            return False
+        if new:
+            self._consumer.incremental_assign([TopicPartition(topic, number, at) for number, at in new.items()])
+            self._next |= new
+            self._assigned |= new.keys()
+            log.info("kafka_partitions_taken", topic=topic, slot=self._slot, offsets=new)
+        self._is_first_start = False
+        return True
+
+    def _partitions(self) -> list[int]:
+        """Return the topic's partitions as they are now.
+
+        Raises:
+            KafkaException: no broker answers, or there is no such topic.
+        """
+        topic = self._reading.topic
+        found = self._consumer.list_topics(topic, timeout=_ASK_WITHIN_S).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return list(found.partitions)
+
+    def _begin(self, partition: int) -> int:
+        """Return the offset to read a partition from: a number in any case, or a crash could skip what comes."""
+        if partition in self._next:
+            return self._next[partition]
+        low, high = self._span(partition)
+        # One that was added since is read whole.
+        return high if self._is_first_start and self._reading.start == "newest" else low
+
+    def _span(self, partition: int) -> tuple[int, int]:
+        where = TopicPartition(self._reading.topic, partition)
+        low, high = self._consumer.get_watermark_offsets(where, timeout=_ASK_WITHIN_S, cached=False)
+        return low, high
+
+    def _cross_gap(self, partition: int) -> None:
+        """Go on behind records that are gone, as the operator wants it.
+
+        Raises:
+            RecordsGoneError: he wants to decide each time.
+        """
+        wanted, policy = self._next[partition], self._reading.gone
+        low, high = self._span(partition)
+        what = f"topic {self._reading.topic}, partition {partition}: offset {wanted} is not there, {low} to {high} are"
+        if policy == "stop":
+            raise RecordsGoneError(f"{what}; set `gone` to `oldest` or `newest` to go on")
+        found = low if policy == "oldest" else high
+        log.error("kafka_records_gone", reason=what, action=f"going on at {found}", lost=max(0, low - wanted))
+        self._next[partition] = found
+        # Not by a seek: librdkafka has let the partition go.
+        place = TopicPartition(self._reading.topic, partition, found)
+        self._consumer.incremental_unassign([place])
+        self._consumer.incremental_assign([place])
+
+    def _commit(self, offsets: Offsets) -> None:
+        at = [TopicPartition(self._reading.topic, number, offset) for number, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=at, asynchronous=True)
+        except KafkaException as error:
+            self._on_error(error.args[0])
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Say once what is wrong; librdkafka tries again by itself."""
+        said = reason(error)
+        if said != self._said:
+            self._said = said
+            log.warning("kafka_unavailable", brokers=self._reading.cluster.brokers, reason=said)
+
+
+def _place(message: Message) -> tuple[int, int]:
+    """Return partition and offset, which every message has that was consumed."""
+    return cast("tuple[int, int]", (message.partition(), message.offset()))

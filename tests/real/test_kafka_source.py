@@ -1,0 +1,195 @@
+"""A real topic as a source: every record once in its order, and no gap that nobody chose."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.cimpl import NewPartitions
+
+from central.local_kafka import LocalKafka
+from dataflows.connectors.kafka import Cluster
+from dataflows.connectors.kafka_source import KafkaBatch, KafkaSlot, KafkaSource, Offsets, Reading, RecordsGoneError
+
+WITHIN_S = 60.0
+
+
+def produce(kafka: LocalKafka, topic: str, records: range, partitions: int = 1) -> None:
+    """Produce numbers as records, in turns to each partition."""
+    producer = Producer({"bootstrap.servers": kafka.brokers, "log_level": 0})
+    for number in records:
+        producer.produce(topic, str(number).encode(), partition=number % partitions)
+    assert producer.flush(WITHIN_S) == 0
+
+
+def reading(kafka: LocalKafka, topic: str, **wanted: Any) -> Reading:
+    cluster = Cluster(brokers=kafka.brokers)
+    return Reading(cluster=cluster, topic=topic, group=topic, name="events", **wanted)
+
+
+@contextmanager
+def slot(
+    of: Reading, resume: Offsets | None = None, *, drain: bool = True, part: str = "slot-0"
+) -> Iterator[KafkaSlot]:
+    with closing(KafkaSource(of, Event(), drain=drain).build_part("records", part, resume)) as partition:
+        yield partition
+
+
+def numbers(batches: list[KafkaBatch]) -> list[int]:
+    return [int(record) for batch in batches for record in batch.records]
+
+
+def read(partition: KafkaSlot, count: int | None = None) -> list[KafkaBatch]:
+    """Read so many records, or to the end."""
+    found: list[KafkaBatch] = []
+    deadline = monotonic() + WITHIN_S
+    while count is None or len(numbers(found)) < count:
+        assert monotonic() < deadline, f"{len(numbers(found))} of {count} records"
+        try:
+            found += partition.next_batch()
+        except StopIteration:
+            assert count is None
+            break
+    return found
+
+
+def test_every_record_of_every_partition_comes_once_and_in_its_order(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic, partitions=4)
+    produce(kafka, topic, range(2000), partitions=4)
+    with slot(reading(kafka, topic)) as partition:
+        batches = read(partition)
+
+    assert sorted(numbers(batches)) == list(range(2000))
+    for number in range(4):
+        mine = [batch for batch in batches if batch.ids[0].startswith(f"{topic}.{number}.")]
+        assert numbers(mine) == list(range(number, 2000, 4))
+        assert [each for batch in mine for each in batch.ids] == [f"{topic}.{number}.{at}" for at in range(500)]
+
+
+def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic, partitions=3)
+    produce(kafka, topic, range(30), partitions=3)
+    shared = reading(kafka, topic, slots=2)
+    found = []
+    for part in KafkaSource(shared, Event()).list_parts():
+        with slot(shared, part=part) as partition:
+            found.append(numbers(read(partition)))
+
+    assert {frozenset(number % 3 for number in mine) for mine in found} == {frozenset({0, 2}), frozenset({1})}
+    assert sorted(number for mine in found for number in mine) == list(range(30))
+
+
+def test_reading_goes_on_where_the_last_epoch_ended(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(100))
+    few = reading(kafka, topic, batch_records=10)
+    with slot(few, drain=False) as partition:
+        before = read(partition, 30)
+        kept = partition.snapshot()
+        read(partition, 10)
+    with slot(few, kept) as partition:
+        after = read(partition)
+
+    assert numbers(before + after) == list(range(100))
+
+
+def test_an_offset_is_committed_to_the_group_only_when_its_epoch_is_on_disk(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(50))
+    with slot(reading(kafka, topic), drain=False) as partition:
+        read(partition, 50)
+        partition.snapshot()
+        assert committed(kafka, topic) < 0
+        deadline = monotonic() + WITHIN_S
+        while committed(kafka, topic) < 0 and monotonic() < deadline:
+            partition.next_batch()
+
+    assert committed(kafka, topic) == 50
+
+
+def committed(kafka: LocalKafka, topic: str) -> int:
+    with closing(Consumer({"bootstrap.servers": kafka.brokers, "group.id": topic, "log_level": 0})) as consumer:
+        return consumer.committed([TopicPartition(topic, 0)], timeout=WITHIN_S)[0].offset
+
+
+def test_a_partition_that_is_added_is_read_from_its_beginning_without_a_restart(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(5))
+    with slot(reading(kafka, topic, start="newest", look_every_s=0.2), drain=False) as partition:
+        assert partition.next_batch() == []
+        admin = kafka.admin()
+        admin.create_partitions([NewPartitions(topic, 3)])[topic].result(WITHIN_S)
+        produce(kafka, topic, range(100, 109), partitions=3)
+
+        assert sorted(numbers(read(partition, 9))) == list(range(100, 109))
+        assert partition.snapshot().keys() == {0, 1, 2}
+
+
+def test_who_begins_at_the_newest_misses_nothing_that_came_while_it_was_down(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(7))
+    newest = reading(kafka, topic, start="newest")
+    with slot(newest) as partition:
+        assert read(partition) == []
+        kept = partition.snapshot()
+    produce(kafka, topic, range(100, 120))
+    with slot(newest, kept) as partition:
+        assert numbers(read(partition)) == list(range(100, 120))
+
+
+@pytest.mark.parametrize(("gone", "first"), [("oldest", 60), ("newest", 100)])
+def test_where_records_are_gone_reading_goes_on_as_the_operator_chose(
+    kafka: LocalKafka, topic: str, gone: str, first: int
+) -> None:
+    kept = with_a_gap(kafka, topic)
+    with slot(reading(kafka, topic, gone=gone), kept) as partition:
+        assert numbers(read(partition)) == list(range(first, 100))
+        assert partition.snapshot() == {0: 100}
+
+
+def test_where_records_are_gone_and_nobody_chose_the_flow_stops(kafka: LocalKafka, topic: str) -> None:
+    kept = with_a_gap(kafka, topic)
+    with (
+        slot(reading(kafka, topic), kept) as partition,
+        pytest.raises(RecordsGoneError, match="offset 10 is not there, 60 to 100 are; set `gone`"),
+    ):
+        read(partition)
+
+
+def with_a_gap(kafka: LocalKafka, topic: str) -> Offsets:
+    """Read ten of a hundred records, and have sixty deleted."""
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(100))
+    admin = kafka.admin()
+    (deleted,) = admin.delete_records([TopicPartition(topic, 0, 60)]).values()
+    deleted.result(WITHIN_S)
+    return {0: 10}
+
+
+def test_nothing_is_lost_or_doubled_while_the_broker_is_killed_and_comes_back(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(1000))
+    with slot(reading(kafka, topic, batch_records=10), drain=False) as partition:
+        before = read(partition, 100)
+        kafka.stop(signal.SIGKILL)
+        for _ in range(20):
+            before += partition.next_batch()
+        kafka.start()
+        produce(kafka, topic, range(1000, 1100))
+        after = read(partition, 1100 - len(numbers(before)))
+
+    assert numbers(before + after) == list(range(1100))
+
+
+def test_a_flow_that_starts_before_its_broker_waits_for_it(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(3))
+    kafka.stop()
+    with slot(reading(kafka, topic), drain=False) as partition:
+        assert partition.next_batch() == []
+        kafka.start()
+        assert numbers(read(partition, 3)) == [0, 1, 2]
