@@ -28,7 +28,7 @@ from quantize.terminal import say_warnings_only
 GOLDEN_PER_LABEL = 3
 _MOST_GOLDEN = 60
 _GOLDEN_MARGIN = 0.1  # further above the next label than a batch's shape moves a probability
-_MOST_TO_CHOOSE_BY = 800  # events, for each candidate
+_MOST_TO_CHOOSE_BY = 2000  # events, for each candidate: of fewer, six that flip are 1 %, and chance
 _MOST_FOR_SPEED = 200
 _MOST_FOR_MEMORY = 64  # a whole batch, as under a backlog
 _INJECTION_SEED = 76

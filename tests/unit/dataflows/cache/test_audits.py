@@ -1,6 +1,7 @@
 """Audits: which hits are asked about all the same, and what one that disagrees takes back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import mean
 
 import pytest
@@ -119,8 +120,20 @@ def test_an_audit_that_agrees_is_proof_and_its_event_has_the_models_own_answer()
     assert answering.cache.counts["disagreements"] == 0
 
 
-def away() -> list[Opinion]:
-    raise UnavailableError("away")
+@contextmanager
+def outage(answering: Answering, is_away: Callable[[list[str]], bool]) -> Iterator[None]:
+    """The model is away whenever it is asked about such texts, and that reaches the flow."""
+    classify = answering.classifier.classify
+
+    def asked(texts: list[str]) -> list[Opinion]:
+        if is_away(texts):
+            raise UnavailableError("away")
+        return classify(texts)
+
+    answering.classifier.classify = asked  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError):
+        yield
+    answering.classifier.classify = classify  # type: ignore[method-assign]
 
 
 def until_audited(answering: Answering, window: Callable[[int], list[str]]) -> list:
@@ -260,16 +273,7 @@ def test_an_outage_while_earlier_verdicts_are_asked_about_again_loses_none_of_th
     answering.say(*jobs(4))
     model.opinion = CRITICAL
     answering.rule(audit_rate=1.0)
-    classify, calls = answering.classifier.classify, []
-
-    def fails_the_second_time(texts: list[str]) -> list[Opinion]:
-        calls.append(texts)
-        if len(calls) == 2:
-            raise UnavailableError("away")
-        return classify(texts)
-
-    answering.classifier.classify = fails_the_second_time  # type: ignore[method-assign]
-    with pytest.raises(UnavailableError):
+    with outage(answering, lambda texts: "job 20000 ended" not in texts):
         answering.window("job 20000 ended", ids=["late"])
     said = answering.window("job 20000 ended", ids=["late"])
 
@@ -285,11 +289,8 @@ def test_what_is_to_be_taken_back_is_also_where_the_cache_was_switched_off_since
     answering.say(*jobs(4))
     model.opinion = CRITICAL
     answering.rule(audit_rate=1.0)
-    classify = answering.classifier.classify
-    answering.classifier.classify = lambda texts: classify(texts) if len(texts) == 1 else away()  # type: ignore[method-assign]
-    with pytest.raises(UnavailableError):
+    with outage(answering, lambda texts: "job 20000 ended" not in texts):
         answering.window("job 20000 ended")
-    answering.classifier.classify = classify  # type: ignore[method-assign]
     answering.rule(enabled=False)
     said = answering.window("job 20001 ended")
 
@@ -342,11 +343,8 @@ def test_an_audit_that_an_outage_cut_short_counts_once() -> None:
     answering.say("job 10000 ended")
     answering.rule(audit_rate=1.0)
     window = ["job 10001 ended", "new 10000 ended", "new 10001 ended"]  # the last waits for the one before it
-    classify = answering.classifier.classify
-    answering.classifier.classify = lambda texts: away() if window[2] in texts else classify(texts)  # type: ignore[method-assign]
-    with pytest.raises(UnavailableError):
+    with outage(answering, lambda texts: window[2] in texts):
         answering.window(*window, ids=["a", "b", "c"])
-    answering.classifier.classify = classify  # type: ignore[method-assign]
     answering.window(*window, ids=["a", "b", "c"])
 
     entry = answering.entry("job 10000 ended")
