@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from dataflows.connectors.tls import client_context, server_context
-from edge.config import Config, Mqtt, MqttOutput, ServerTls, SyslogOutput, SyslogTcp
+from edge.config import Config, KafkaOutput, Mqtt, MqttOutput, ServerTls, SyslogOutput, SyslogTcp
 
 
 class Identity(Struct, frozen=True):
@@ -34,7 +34,7 @@ def _contexts(config: Config) -> Iterator[tuple[str, ssl.SSLContext]]:
             match part:
                 case SyslogTcp(tls=ServerTls() as tls):
                     yield where, server_context(where, tls.certificate, tls.key, tls.client_ca)
-                case Mqtt() | MqttOutput() | SyslogOutput() if part.tls is not None:
+                case Mqtt() | MqttOutput() | KafkaOutput() | SyslogOutput() if part.tls is not None:
                     yield where, client_context(where, part.tls.ca, part.tls.certificate, part.tls.key)
                 case _:
                     pass
@@ -44,8 +44,9 @@ def identities(config: Config) -> Iterator[Identity]:
     """Yield every certificate that we show to others."""
     for section, parts in (("source", config.sources), ("output", config.outputs)):
         for part in parts:
-            if isinstance(part, SyslogTcp | Mqtt | MqttOutput | SyslogOutput) and part.tls and part.tls.certificate:
-                yield Identity(f"{section} {part.name}", part.tls.certificate)
+            tls = getattr(part, "tls", None)
+            if tls is not None and tls.certificate:
+                yield Identity(f"{section} {part.name}", tls.certificate)
 
 
 def expiry(path: str) -> datetime:

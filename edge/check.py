@@ -25,6 +25,7 @@ from edge.config import (
     Config,
     FileTail,
     JsonLines,
+    KafkaOutput,
     Mqtt,
     MqttOutput,
     Output,
@@ -197,6 +198,10 @@ def _doors(config: Config, contexts: dict[str, ssl.SSLContext]) -> Iterator[tupl
         where = f"output {output.name}"
         if isinstance(output, MqttOutput):
             yield where, partial(knock_broker, output, contexts.get(where))
+        elif isinstance(output, KafkaOutput):
+            from edge.kafka import knock_kafka  # noqa: PLC0415 - not every gateway has a client of Kafka
+
+            yield where, partial(knock_kafka, output, config.gateway.name)
         elif isinstance(output, SyslogOutput):
             yield where, partial(knock_siem, output, contexts.get(where))
 

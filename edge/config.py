@@ -111,6 +111,17 @@ class MqttOutput(_Output, frozen=True, kw_only=True, tag="mqtt"):
     password_file: str = ""
 
 
+class KafkaOutput(_Output, frozen=True, kw_only=True, tag="kafka"):
+    """To a topic that is there, keyed by the events' ids."""
+
+    brokers: str = "127.0.0.1:9092"  # several with commas between
+    topic: str = "headwater.verdicts"
+    tls: ClientTls | None = None
+    mechanism: Literal["", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    username: str = ""
+    password_file: str = ""
+
+
 class SyslogOutput(_Output, frozen=True, kw_only=True, tag="syslog"):
     """To a SIEM over TCP or TLS: RFC 5424 structured data, or CEF."""
 
@@ -130,7 +141,7 @@ class Terminal(_Output, frozen=True, kw_only=True, tag="terminal"):
     """Coloured lines on standard output."""
 
 
-Output = JsonLines | MqttOutput | SyslogOutput | Terminal
+Output = JsonLines | MqttOutput | KafkaOutput | SyslogOutput | Terminal
 
 
 class Gateway(_Section, frozen=True, kw_only=True):

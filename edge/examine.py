@@ -1,7 +1,9 @@
 """What must hold of a configuration before anything is opened; the types cannot say it."""
 
+import re
 import ssl
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from edge.certificates import load_all
@@ -9,6 +11,7 @@ from edge.config import (
     Config,
     FileTail,
     JsonLines,
+    KafkaOutput,
     Mqtt,
     MqttOutput,
     Source,
@@ -21,6 +24,8 @@ from edge.config import (
 )
 from models.contracts.errors import ConfigError
 from models.contracts.release import Release
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")  # Kafka's rule
 
 
 def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
@@ -41,6 +46,7 @@ def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
     _require_own_files(config, path)
     _require_room(config, path)
     _require_brokers_fit(config, path)
+    _require_kafka_fits(config, path)
     _require_severities_in_use(config, path)
     return load_all(config)
 
@@ -135,6 +141,25 @@ def _require_severities_in_use(config: Config, path: Path) -> None:
                 f"{path}: output {output.name}: `cef_severity_by_label`: found it with `format` {output.format}, "
                 "wanted `cef`: nothing would read it"
             )
+
+
+def _require_kafka_fits(config: Config, path: Path) -> None:
+    for output in config.outputs:
+        if not isinstance(output, KafkaOutput):
+            continue
+        where = f"{path}: output {output.name}"
+        if find_spec("confluent_kafka") is None:
+            raise ConfigError(f"{where}: `kind`: found kafka, which needs `pip install headwater[kafka]`")
+        if not _TOPIC.fullmatch(output.topic):
+            raise ConfigError(
+                f"{where}: `topic`: found `{output.topic}`, wanted letters, digits, `.`, `_` and `-`, 249 at the most"
+            )
+        if bool(output.username) != bool(output.mechanism):
+            raise ConfigError(
+                f"{where}: `mechanism`: found `{output.mechanism}` with the user name `{output.username}`, wanted both "
+                "or neither"
+            )
+        read_password(where, output.password_file)
 
 
 def _require_brokers_fit(config: Config, path: Path) -> None:

@@ -15,6 +15,7 @@ from dataflows.triage import Outlet
 from edge.config import (
     Config,
     JsonLines,
+    KafkaOutput,
     MqttOutput,
     Output,
     SyslogOutput,
@@ -89,6 +90,8 @@ def _way(output: Output, config: Config, tls: ssl.SSLContext | None) -> tuple[Ca
             return carrier, partial(_messages, partial(rfc5424.message, style=style))
         case MqttOutput():
             return _mqtt(output, gateway, tls), partial(_messages, encode)
+        case KafkaOutput():
+            return _kafka(output, gateway), partial(_messages, encode)
         case Terminal():
             return _terminal(), partial(_messages, encode)
 
@@ -116,6 +119,15 @@ def _mqtt(output: MqttOutput, gateway: str, tls: ssl.SSLContext | None) -> Calla
         password=read_password(f"output {output.name}", output.password_file),
     )
     return partial(MqttCarrier, publishing)
+
+
+def _kafka(output: KafkaOutput, gateway: str) -> Callable[[], Carrier]:
+    # A gateway without Kafka needs no client of it.
+    from dataflows.connectors.kafka_publisher import KafkaCarrier, Publishing, id_of  # noqa: PLC0415
+    from edge.kafka import cluster_of  # noqa: PLC0415
+
+    publishing = Publishing(cluster=cluster_of(output, gateway), topic=output.topic, key_of=id_of)
+    return partial(KafkaCarrier, publishing)
 
 
 def _terminal() -> Callable[[], Carrier]:

@@ -24,6 +24,7 @@ path = "verdicts.jsonl"
 """
 DEVICES = '[[sources]]\nkind = "mqtt"\nname = "bus"\ntopics = ["devices"]\n'
 SIEM = '[[outputs]]\nkind = "syslog"\nname = "siem"\nformat = "cef"\n'
+KAFKA = '[[outputs]]\nkind = "kafka"\nname = "centre"\n'
 BUS = '[[outputs]]\nkind = "mqtt"\nname = "bus"\n'
 
 
@@ -56,6 +57,14 @@ def test_a_source_and_an_output_of_one_name_are_two_clients_of_their_broker(tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            GOOD + KAFKA + 'topic = "of events"\n',
+            "/edge.toml: output centre: `topic`: found `of events`, wanted letters, digits, `.`, `_` and `-`, 249",
+        ),
+        (
+            GOOD + KAFKA + 'username = "gw"\n',
+            "/edge.toml: output centre: `mechanism`: found `` with the user name `gw`, wanted both or neither",
+        ),
         ("", "/edge.toml: `sources`: found none, wanted at least one `[[sources]]`"),
         (GOOD[: GOOD.index("[[outputs]]")], "/edge.toml: `outputs`: found none, wanted at least one `[[outputs]]`"),
         (
