@@ -65,7 +65,7 @@ def test_every_line_that_the_template_comments_out_is_a_key_that_exists(tmp_path
     path.write_text("\n".join(top + uncommented))
     config = read_config(path)
     assert len(config.sources) == 6
-    assert {output.name for output in config.outputs} == {"verdicts", "bus", "siem", "terminal"}
+    assert {output.name for output in config.outputs} == {"verdicts", "bus", "centre", "siem", "terminal"}
     assert config.policy is not None
     assert config.dead_letters is not None
 
