@@ -53,9 +53,10 @@ def show_templates(path: Path, asked: List, *, as_json: bool) -> None:
     found = ask(_state_dir(config), asked, Listing) or _listing_of_kept(config, asked)
     _print_templates(found.templates, as_json=as_json)
     if not found.total:
-        click.echo("headwater: there are none", err=True)
+        click.echo("headwater: the cache knows no template", err=True)
     if len(found.templates) < found.total:
-        click.echo(f"headwater: {len(found.templates)} of {found.total} templates; `--limit` shows more", err=True)
+        more = "`--limit` shows more" if len(found.templates) == asked.limit else "one answer holds no more text"
+        click.echo(f"headwater: {len(found.templates)} of {found.total} templates; {more}", err=True)
 
 
 def explain_event(path: Path, raw: bytes, source: str) -> None:
@@ -102,7 +103,8 @@ def forget(path: Path, name: str | None) -> None:
     if not known:
         raise UnavailableError(f"template {printable(name or '')}: there is none; `python -m edge cache` lists them")
     when = "of what was kept for the next start" if done is None else "as soon as the gateway takes its next events"
-    click.echo(f"forgot {'all templates' if name is None else name}, {when}")
+    what = "all templates" if name is None else name
+    click.echo(f"forgot {what} of the gateway in {state_dir.absolute()}, {when}")
 
 
 def read_event(argument: str) -> bytes:

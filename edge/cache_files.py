@@ -41,15 +41,10 @@ def audit_secret(state_dir: Path) -> bytes:
 
 
 def warm(cache: VerdictCache, state_dir: Path, secret: bytes, made: Made) -> None:
-    """Fill a cache with what the last graceful stop kept, and take the file away: after a crash it would be stale.
-
-    What an audit has removed since would answer again otherwise. A snapshot that is of no use is discarded, with the
-    reason in the log.
-    """
+    """Fill a cache with what the last graceful stop kept; one that is of no use is discarded, and the log says why."""
     path = snapshot_path(state_dir)
     try:
         kept = snapshot.decode(path.read_bytes(), secret)
-        _remove(path)
     except FileNotFoundError:
         return
     except (OSError, InputError) as error:
@@ -63,6 +58,21 @@ def warm(cache: VerdictCache, state_dir: Path, secret: bytes, made: Made) -> Non
     with suppress(OSError):
         _remove(path)
     log.warning("cache_discarded", path=str(path), reason=reason, action="began with an empty cache")
+
+
+def take_over(cache: VerdictCache, state_dir: Path) -> None:
+    """Take away what was kept, right before the cache begins to answer by it: after a crash it would be stale.
+
+    What an audit has removed since would answer again otherwise. A start that fails before leaves it to the next one.
+    """
+    path = snapshot_path(state_dir)
+    try:
+        _remove(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        cache.forget()
+        log.warning("cache_discarded", path=str(path), reason=str(error), action="began with an empty cache")
 
 
 def keep(cache: VerdictCache, state_dir: Path, secret: bytes, made: Made) -> None:

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from dataflows.connectors import cef, rfc5424
 from models.contracts.errors import ConfigError
-from models.contracts.policy import ROUTES, Policy, Route
-from models.contracts.scalars import Count, LabelName, Name, Number, Port
+from models.contracts.policy import ROUTES, CacheRules, Route
+from models.contracts.scalars import Count, LabelName, Name, Number, Port, Probability
 from models.contracts.wire import decode_toml
 
 Bytes = Annotated[int, Meta(ge=1)]
@@ -179,10 +179,21 @@ class Operations(_Section, frozen=True, kw_only=True):
     port: Port = 9477
 
 
+class PolicySection(_Section, frozen=True, kw_only=True):
+    """What an operator says of the policy; what he leaves out stays as the release has it."""
+
+    number: Number | UnsetType = UNSET
+    accept_at: Probability | UnsetType = UNSET
+    accept_at_by_label: dict[LabelName, Probability] | UnsetType = UNSET
+    mass_floor: Probability | UnsetType = UNSET
+    doubtful: Literal["escalated", "review", "unsure"] | UnsetType = UNSET
+    cache: CacheRules | UnsetType = UNSET
+
+
 class Config(_Section, frozen=True, kw_only=True):
     gateway: Gateway = field(default_factory=Gateway)
     model: Model = field(default_factory=Model)
-    policy: Policy | None = None  # none: the release's own
+    policy: PolicySection = field(default_factory=PolicySection)
     policy_file: str = ""  # TOML, re-read on SIGHUP; wins over `policy`
     spool: Spool = field(default_factory=Spool)
     repeats: Repeats = field(default_factory=Repeats)

@@ -39,7 +39,7 @@ from dataflows.connectors.spool_source import SpoolSource
 from dataflows.operators.repeats import Repeats
 from dataflows.triage import triage
 from edge import logs
-from edge.cache_files import audit_secret, keep, warm
+from edge.cache_files import audit_secret, keep, take_over, warm
 from edge.config import Config, config_path, read_config
 from edge.control import ControlServer
 from edge.disk_reserve import DiskReserve
@@ -161,6 +161,7 @@ class Gateway:
         failure: BaseException | None = None
         try:
             self._intake.start()
+            take_over(self._cache, Path(self._config.gateway.state_dir))
             cli_main(self._flow, workers_per_process=1, epoch_interval=self._epoch, recovery_config=self._recovery)
         except BytewaxRuntimeError as error:
             failure = _root_cause(error)
@@ -281,11 +282,11 @@ class Gateway:
         before = self._policy.get()
         if policy == before:
             log.info("policy_unchanged", number=before.number)
-        elif policy.number == before.number:
+        elif policy.number <= before.number:
             # Verdicts carry nothing but the number: under one, there can be but one policy.
             log.warning(
                 "policy_refused",
-                reason=f"it differs from the one in force and has the same `number`, {before.number}; raise it",
+                reason=f"it differs from number {before.number}, in force, and has `number` {policy.number}; raise it",
                 action=f"kept policy {before.number}",
             )
         else:

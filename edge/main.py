@@ -1,5 +1,6 @@
 """The command line of a gateway: write a configuration, examine it, classify files, look into its cache, a demo."""
 
+import errno
 import logging
 import os
 import sys
@@ -35,6 +36,12 @@ class _Commands(click.Group):
             # Whoever read us has had enough. What is still buffered goes nowhere when the interpreter flushes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(141)  # 128 + SIGPIPE, what `head` leaves behind in any shell
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EIO):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"headwater: standard output cannot be written: {error.strerror}", err=True)
+            context.exit(1)
 
 
 class _ListByDefault(click.Group):

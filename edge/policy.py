@@ -1,13 +1,20 @@
-"""Which policy is in force: the operator's file, else the configuration's, else the release's own."""
+"""Which policy is in force: the release's own, but for what the operator's file says, or else the configuration."""
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
-from edge.config import Config
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
+
+from edge.config import Config, PolicySection
 from models.contracts.errors import ConfigError
 from models.contracts.policy import Policy
 from models.contracts.release import Release
 from models.contracts.wire import decode_toml
+
+_THRESHOLDS = frozenset(("accept_at", "accept_at_by_label", "mass_floor"))
+_PLAIN = Policy()
 
 
 def policy_in_force(config: Config, release: Release) -> Policy:
@@ -17,15 +24,16 @@ def policy_in_force(config: Config, release: Release) -> Policy:
         ConfigError: the file, the key, what was found and what is wanted.
     """
     if not config.policy_file:
-        policy, where = (config.policy, "`policy`") if config.policy is not None else (release.policy, release.title)
+        said, where = config.policy, "`policy`"
     else:
         where = config.policy_file
         try:
             text = Path(where).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{where}: cannot be read: {said}; mend `policy_file`, or leave it out") from error
-        policy = decode_toml(text, Policy, where)
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{where}: cannot be read: {why}; mend `policy_file`, or leave it out") from error
+        said = decode_toml(text, PolicySection, where)
+    policy = _with(said, release.policy)
     unknown = sorted(set(policy.accept_at_by_label) - set(release.task.label_names))
     if unknown:
         raise ConfigError(
@@ -40,3 +48,14 @@ def policy_in_force(config: Config, release: Release) -> Policy:
                 "networks are not supported, list their addresses"
             ) from error
     return policy
+
+
+def _with(said: PolicySection, own: Policy) -> Policy:
+    """Return the release's policy with what was said instead.
+
+    Thresholds are one thing: who says one of them means his own, and none of the release's beside it.
+    """
+    given: dict[str, Any] = {name: value for name, value in asdict(said).items() if value is not UNSET}
+    if not _THRESHOLDS.isdisjoint(given):
+        given = {name: getattr(_PLAIN, name) for name in _THRESHOLDS} | given
+    return replace(own, **given)

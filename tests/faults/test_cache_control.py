@@ -2,12 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from edge.control import socket_path
-from tests.faults.gateway import Gateway, running
+from tests.faults.gateway import Gateway, running, wait_until
 
 ROOT = Path(__file__).parents[2]
 LINES = [f"Jan  2 03:04:05 web-1 app[{at}]: job 1000{at} by 198.51.100.{at} ended" for at in range(9)]
@@ -92,3 +93,20 @@ def test_a_gateway_that_was_stopped_is_warm_when_it_starts_again_and_one_that_wa
         gateway.process.kill()
     with running(gateway):  # which may answer the last one again, and learn from that
         assert answered_by("another", 4) is None
+
+
+def test_a_start_that_fails_leaves_the_cache_to_the_next_one(tmp_path: Path, quick_model: Path) -> None:
+    gateway = Gateway(tmp_path, quick_model)
+    with running(gateway):
+        gateway.send("another one")
+        gateway.await_answers(1)
+        assert gateway.process.stop()[0] == 0
+    kept = templates(gateway)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", gateway.tcp))
+        taken.listen()
+        gateway.process.start()
+        wait_until(lambda: gateway.process.ended is not None, gateway.process.log_tail, within_s=60)
+    assert gateway.process.ended == 1
+    assert "cannot be bound" in gateway.process.log_tail()
+    assert templates(gateway) == kept

@@ -320,7 +320,10 @@ def test_a_running_gateway_forgets_with_its_next_events(bench: Bench, serve: Cal
     serve()
     name = bench.name_of("root")
     done = bench.say("forget", name)
-    assert (done.exit_code, done.stdout) == (0, f"forgot {name}, as soon as the gateway takes its next events\n")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        f"forgot {name} of the gateway in {bench.state}, as soon as the gateway takes its next events\n",
+    )
     bench.cache.follow(RELEASE, POLICY)
     assert name not in {entry.name for _, entry in bench.cache.listing()}
     assert bench.say("forget", "--all").exit_code == 0
@@ -334,7 +337,7 @@ def test_what_was_kept_forgets_at_once_and_stays_genuine(bench: Bench) -> None:
         done = bench.say("forget", bench.name_of(words))
         assert (done.exit_code, done.stdout) == (
             0,
-            f"forgot {bench.name_of(words)}, of what was kept for the next start\n",
+            f"forgot {bench.name_of(words)} of the gateway in {bench.state}, of what was kept for the next start\n",
         )
     kept = read_kept(bench.state)
     assert kept is not None

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from dataflows.cache.snapshot import Made
-from edge.cache_files import audit_secret, forget_kept, keep, snapshot_path, warm
-from models.contracts.policy import CacheRules
+from edge.cache_files import audit_secret, forget_kept, keep, snapshot_path, take_over, warm
+from models.contracts.policy import CacheRules, Policy
 from models.contracts.release import Release
 from tests.fakes.caches import cache, teach
 from tests.fakes.tiny_models import RELEASE, TASK
@@ -55,8 +55,34 @@ def test_what_was_kept_is_taken_over_once(tmp_path: Path) -> None:
     secret = kept(tmp_path, made())
     first, second = cache(), cache()
     warm(first, tmp_path, secret, made())
+    take_over(first, tmp_path)
     warm(second, tmp_path, secret, made())
+    take_over(second, tmp_path)
     assert (len(first), len(second)) == (1, 0)
+
+
+def test_a_start_that_fails_leaves_what_was_kept_to_the_next_one(tmp_path: Path) -> None:
+    secret = kept(tmp_path, made())
+    failed, begun = cache(), cache()
+    warm(failed, tmp_path, secret, made())
+    warm(begun, tmp_path, secret, made())
+    assert (len(failed), len(begun)) == (1, 1)
+
+
+def test_a_cache_whose_file_cannot_be_taken_away_begins_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = kept(tmp_path, made())
+    begun = cache()
+    warm(begun, tmp_path, secret, made())
+
+    def refuse(_path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with capture_logs() as said:
+        take_over(begun, tmp_path)
+    begun.follow(RELEASE, Policy())  # as with the next events
+    assert [each["event"] for each in said] == ["cache_discarded"]
+    assert len(begun) == 0
 
 
 SWAPPED = replace(RELEASE, task=replace(TASK, labels=TASK.labels[::-1]))
@@ -99,6 +125,7 @@ def test_no_loss_of_power_brings_back_what_was_taken_over_or_discarded(
     secret = kept(tmp_path, made())
     begun = cache()
     warm(begun, tmp_path, secret if genuine else bytes(32), made())
+    take_over(begun, tmp_path)
     assert bool(len(begun)) is genuine
     assert not disk.holds(snapshot_path(tmp_path))
 

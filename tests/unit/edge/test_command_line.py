@@ -10,6 +10,7 @@ from pathlib import Path
 from time import sleep
 
 import pytest
+from msgspec import UNSET
 
 from edge.config import Config, Model, SyslogTcp, SyslogUdp, read_config
 from models.release_file import SHIPPED, digest_of, release_path
@@ -66,7 +67,7 @@ def test_every_line_that_the_template_comments_out_is_a_key_that_exists(tmp_path
     config = read_config(path)
     assert len(config.sources) == 6
     assert {output.name for output in config.outputs} == {"verdicts", "bus", "centre", "siem", "terminal"}
-    assert config.policy is not None
+    assert config.policy.accept_at is not UNSET
     assert config.dead_letters is not None
 
 
@@ -268,3 +269,19 @@ def test_help_needs_no_model_and_has_examples(tmp_path: Path) -> None:
         done = edge(*command, "--help", cwd=tmp_path)
         assert done.returncode == 0
         assert b"Example" in done.stdout
+
+
+def test_a_standard_output_that_is_full_is_said_in_a_sentence(tmp_path: Path) -> None:
+    edge("init", cwd=tmp_path)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge", "cache", "explain", "door opened"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=100,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"headwater: standard output cannot be written: No space left on device\n"
