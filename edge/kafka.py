@@ -1,15 +1,7 @@
-"""From an output's configuration to a Kafka cluster, and whether that lets us in. Nobody else imports its client."""
+"""From an output's configuration to a Kafka cluster. Imported where there is one: not every gateway has a client."""
 
-from typing import Any
-
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-
-from dataflows.connectors.kafka import Cluster, reason
+from dataflows.connectors.kafka import Cluster, require_topic
 from edge.config import KafkaOutput, read_password
-from models.contracts.errors import UnavailableError
-
-_WITHIN_S = 5.0
 
 
 def cluster_of(output: KafkaOutput, gateway: str) -> Cluster:
@@ -38,17 +30,4 @@ def knock_kafka(output: KafkaOutput, gateway: str) -> None:
     Raises:
         UnavailableError: why it would not let us in, or that the topic is not there, and what to do.
     """
-    where = f"kafka {output.brokers}, topic {output.topic}"
-    said: list[str] = []
-    settings: Any = {
-        **cluster_of(output, gateway).settings({}),
-        "error_cb": lambda error: said.append(reason(error)),
-    }
-    admin = AdminClient(settings)
-    try:
-        found = admin.list_topics(output.topic, timeout=_WITHIN_S).topics[output.topic]
-    except KafkaException as error:
-        admin.poll(0)  # what went wrong is told there, and here only that it took too long
-        raise UnavailableError(f"{where}: {said[-1] if said else reason(error.args[0])}") from error
-    if found.error is not None:
-        raise UnavailableError(f"{where}: {reason(found.error)}")
+    require_topic(cluster_of(output, gateway), output.topic)

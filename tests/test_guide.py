@@ -31,6 +31,7 @@ SECTIONS: dict[str, tuple[type[msgspec.Struct], set[str]]] = {
     '`kind = "stdin"`': (config.StandardInput, SOURCE_KEYS),
     '`kind = "json-lines"`': (config.JsonLines, OUTPUT_KEYS),
     '`kind = "mqtt"` as an output': (config.MqttOutput, OUTPUT_KEYS),
+    '`kind = "kafka"`': (config.KafkaOutput, OUTPUT_KEYS),
     '`kind = "syslog"`': (config.SyslogOutput, OUTPUT_KEYS),
     '`kind = "terminal"`': (config.Terminal, OUTPUT_KEYS),
 }

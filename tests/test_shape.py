@@ -28,7 +28,7 @@ OWNERS = {
     "sqlite3": ("dataflows/connectors/*.py",),
     "prometheus_client": ("edge/operations.py",),
     "cryptography": ("edge/certificates.py",),
-    "confluent_kafka": ("dataflows/connectors/kafka*.py",),
+    "confluent_kafka": ("dataflows/connectors/kafka*.py", "central/local_kafka.py"),
     "evidently": ("central/drift.py",),
     "torch": ("quantize/*",),
     "transformers": ("quantize/*",),
@@ -137,9 +137,8 @@ def test_no_test_leaves_itself_out_where_a_library_is_absent() -> None:
 
 def test_what_a_gateway_installs_is_used() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {
-        re.split("[<>=]", line)[0] for line in project["dependencies"] + project["optional-dependencies"]["edge"]
-    }
+    extras = project["optional-dependencies"]
+    declared = {re.split("[<>=]", line)[0] for line in project["dependencies"] + extras["edge"] + extras["kafka"]}
     running = [path for path in MODULES if path.parts[0] in {"models", "dataflows", "edge"}]
 
     assert declared == {DISTRIBUTIONS.get(name, name) for path in running for name in third_party(path)}

@@ -1,12 +1,17 @@
 """How a Kafka cluster is reached: settings for librdkafka, and what its errors mean to whoever runs us."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
+from models.contracts.errors import UnavailableError
+
 Value = str | int | bool
+
+_WITHIN_S = 5.0
 
 _REMEDIES = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "its access list does not let us",
@@ -60,3 +65,22 @@ def reason(error: KafkaError) -> str:
     """Return what is wrong in words, and what to do about it where that is known."""
     remedy = _REMEDIES.get(error.code(), "")
     return f"{error.str()} ({error.name()})" + (f": {remedy}" if remedy else "")
+
+
+def require_topic(cluster: Cluster, topic: str) -> None:
+    """Ask a broker about a topic.
+
+    Raises:
+        UnavailableError: why none lets us in, or that the topic is not there, and what to do.
+    """
+    where = f"kafka {cluster.brokers}, topic {topic}"
+    said: list[str] = []
+    settings: Any = {**cluster.settings({}), "error_cb": lambda error: said.append(reason(error))}
+    admin = AdminClient(settings)
+    try:
+        found = admin.list_topics(topic, timeout=_WITHIN_S).topics[topic]
+    except KafkaException as error:
+        admin.poll(0)  # what went wrong is told there, and here only that it took too long
+        raise UnavailableError(f"{where}: {said[-1] if said else reason(error.args[0])}") from error
+    if found.error is not None:
+        raise UnavailableError(f"{where}: {reason(found.error)}")
