@@ -1,1 +1,1 @@
-"""The central service; it begins with the issue that connects gateways to Kafka."""
+"""The central service: so far a broker for its tests, and nothing that runs."""

@@ -133,7 +133,7 @@ def _nothing(state_dir: Path) -> UnavailableError:
 def _decoded(config: Config, raw: bytes, source: str) -> Event | DeadLetter:
     """Read a record as the flow does."""
     # They load bytewax, which nothing else here needs.
-    from dataflows.connectors.spool_source import Batch  # noqa: PLC0415
+    from dataflows.connectors.batch import Batch  # noqa: PLC0415
     from dataflows.operators.decode import PLAIN, decode_records  # noqa: PLC0415
     from edge.readings import readings  # noqa: PLC0415
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from dataflows.cache.verdict_cache import VerdictCache
-from dataflows.connectors.spool_source import Batch
+from dataflows.connectors.batch import Batch
 from dataflows.observer import Unobserved
 from dataflows.operators.answer import answer_window
 from dataflows.operators.decode import decode_records

@@ -20,7 +20,9 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
+from dataflows.connectors.batch import Batch
 from dataflows.connectors.kafka import Cluster, reason
+from models.contracts.errors import ConfigError
 
 _LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)  # always due: see `spool_source.py`
 _IDLE_S = 0.005
@@ -33,17 +35,7 @@ Offsets = dict[int, int]  # partition to the offset of the next record
 log = structlog.get_logger()
 
 
-class KafkaBatch(Struct, frozen=True, gc=False):
-    """Records of one partition that came together; an item of the flow."""
-
-    source: str
-    received_at_ms: int
-    records: list[bytes]
-    ids: list[str]  # topic, partition and offset: the same after any crash
-    topics: list[str] = []
-
-
-class Reading(Struct, frozen=True, kw_only=True):
+class Consuming(Struct, frozen=True, kw_only=True):
     """What is read, and from where on.
 
     `gone` is what to do where records were deleted before they were read, by retention or with their topic: go on at
@@ -61,31 +53,27 @@ class Reading(Struct, frozen=True, kw_only=True):
     look_every_s: float = 10.0  # for new partitions
 
 
-class RecordsGoneError(Exception):
-    """Records were deleted before they were read, and the operator wants to decide what happens then."""
-
-
-class KafkaSource(FixedPartitionedSource[KafkaBatch, Offsets]):
+class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
     """Reads a topic until `stop` is set or, with `drain`, until the ends that its partitions have at first."""
 
-    def __init__(self, reading: Reading, stop: Event, *, drain: bool = False) -> None:
-        self._reading = reading
+    def __init__(self, consuming: Consuming, stop: Event, *, drain: bool = False) -> None:
+        self._consuming = consuming
         self._stop = stop
         self._drain = drain
 
     def list_parts(self) -> list[str]:
-        return [f"slot-{number}" for number in range(self._reading.slots)]
+        return [f"slot-{number}" for number in range(self._consuming.slots)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: Offsets | None) -> "KafkaSlot":  # noqa: ARG002
         slot = int(for_part.removeprefix("slot-"))
-        return KafkaSlot(self._reading, slot, resume_state, self._stop, drain=self._drain)
+        return KafkaSlot(self._consuming, slot, resume_state, self._stop, drain=self._drain)
 
 
-class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
+class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
     """One consumer, and the partitions of its slot."""
 
-    def __init__(self, reading: Reading, slot: int, resume: Offsets | None, stop: Event, *, drain: bool) -> None:
-        self._reading = reading
+    def __init__(self, consuming: Consuming, slot: int, resume: Offsets | None, stop: Event, *, drain: bool) -> None:
+        self._consuming = consuming
         self._slot = slot
         self._stop = stop
         self._drain = drain
@@ -98,9 +86,9 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
         self._said = ""
         self._consumer = Consumer(
             {
-                **reading.cluster.settings(
+                **consuming.cluster.settings(
                     {
-                        "group.id": reading.group,
+                        "group.id": consuming.group,
                         "enable.auto.commit": False,
                         "enable.auto.offset.store": False,
                         "auto.offset.reset": "error",
@@ -113,7 +101,7 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
             }
         )
 
-    def next_batch(self) -> list[KafkaBatch]:
+    def next_batch(self) -> list[Batch]:
         # The first call after a snapshot comes when its epoch is on disk.
         if self._committable:
             self._commit(self._committable)
@@ -121,11 +109,11 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
         if self._stop.is_set():
             raise StopIteration
         if monotonic() >= self._look_at:
-            self._look_at = monotonic() + (self._reading.look_every_s if self._look() else _RETRY_S)
+            self._look_at = monotonic() + (self._consuming.look_every_s if self._look() else _RETRY_S)
         if not self._assigned:
             self._stop.wait(_AWAY_S)
             return []
-        batches = self._batches(self._consumer.consume(self._reading.batch_records, timeout=_IDLE_S))
+        batches = self._batches(self._consumer.consume(self._consuming.batch_records, timeout=_IDLE_S))
         if not batches and self._drain and self._ended >= self._assigned:
             raise StopIteration
         return batches
@@ -140,7 +128,7 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
     def close(self) -> None:
         self._consumer.close()
 
-    def _batches(self, messages: Sequence[Message]) -> list[KafkaBatch]:
+    def _batches(self, messages: Sequence[Message]) -> list[Batch]:
         by_partition: dict[int, list[Message]] = defaultdict(list)
         for message in messages:
             error, (partition, _) = message.error(), _place(message)
@@ -154,12 +142,12 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
                 self._on_error(error)
         return [self._batch(partition, found) for partition, found in by_partition.items()]
 
-    def _batch(self, partition: int, messages: Sequence[Message]) -> KafkaBatch:
+    def _batch(self, partition: int, messages: Sequence[Message]) -> Batch:
         self._said = ""
-        topic, offsets = self._reading.topic, [_place(message)[1] for message in messages]
+        topic, offsets = self._consuming.topic, [_place(message)[1] for message in messages]
         self._next[partition] = offsets[-1] + 1
-        return KafkaBatch(
-            source=self._reading.name,
+        return Batch(
+            source=self._consuming.name,
             received_at_ms=int(time() * 1000),
             records=[message.value() or b"" for message in messages],
             ids=[f"{topic}.{partition}.{offset}" for offset in offsets],
@@ -167,9 +155,9 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
 
     def _look(self) -> bool:
         """Take on the partitions of this slot that it does not read yet; return whether the brokers answered."""
-        topic = self._reading.topic
+        topic = self._consuming.topic
         try:
-            mine = {number for number in self._partitions() if number % self._reading.slots == self._slot}
+            mine = {number for number in self._partitions() if number % self._consuming.slots == self._slot}
             new = {number: self._begin(number) for number in sorted(mine - self._assigned)}
         except KafkaException as error:
             self._on_error(error.args[0])
@@ -188,7 +176,7 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
         Raises:
             KafkaException: no broker answers, or there is no such topic.
         """
-        topic = self._reading.topic
+        topic = self._consuming.topic
         found = self._consumer.list_topics(topic, timeout=_ASK_WITHIN_S).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)
@@ -200,10 +188,10 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
             return self._next[partition]
         low, high = self._span(partition)
         # One that was added since is read whole.
-        return high if self._is_first_start and self._reading.start == "newest" else low
+        return high if self._is_first_start and self._consuming.start == "newest" else low
 
     def _span(self, partition: int) -> tuple[int, int]:
-        where = TopicPartition(self._reading.topic, partition)
+        where = TopicPartition(self._consuming.topic, partition)
         low, high = self._consumer.get_watermark_offsets(where, timeout=_ASK_WITHIN_S, cached=False)
         return low, high
 
@@ -211,23 +199,25 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
         """Go on behind records that are gone, as the operator wants it.
 
         Raises:
-            RecordsGoneError: he wants to decide each time.
+            ConfigError: he wants to decide each time.
         """
-        wanted, policy = self._next[partition], self._reading.gone
+        wanted, policy = self._next[partition], self._consuming.gone
         low, high = self._span(partition)
-        what = f"topic {self._reading.topic}, partition {partition}: offset {wanted} is not there, {low} to {high} are"
+        what = (
+            f"topic {self._consuming.topic}, partition {partition}: offset {wanted} is not there, {low} to {high} are"
+        )
         if policy == "stop":
-            raise RecordsGoneError(f"{what}; set `gone` to `oldest` or `newest` to go on")
+            raise ConfigError(f"{what}; set `gone` to `oldest` or `newest` to go on")
         found = low if policy == "oldest" else high
         log.error("kafka_records_gone", reason=what, action=f"going on at {found}", lost=max(0, low - wanted))
         self._next[partition] = found
         # Not by a seek: librdkafka has let the partition go.
-        place = TopicPartition(self._reading.topic, partition, found)
+        place = TopicPartition(self._consuming.topic, partition, found)
         self._consumer.incremental_unassign([place])
         self._consumer.incremental_assign([place])
 
     def _commit(self, offsets: Offsets) -> None:
-        at = [TopicPartition(self._reading.topic, number, offset) for number, offset in offsets.items()]
+        at = [TopicPartition(self._consuming.topic, number, offset) for number, offset in offsets.items()]
         try:
             self._consumer.commit(offsets=at, asynchronous=True)
         except KafkaException as error:
@@ -238,7 +228,7 @@ class KafkaSlot(StatefulSourcePartition[KafkaBatch, Offsets]):
         said = reason(error)
         if said != self._said:
             self._said = said
-            log.warning("kafka_unavailable", brokers=self._reading.cluster.brokers, reason=said)
+            log.warning("kafka_unavailable", brokers=self._consuming.cluster.brokers, reason=said)
 
 
 def _place(message: Message) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from time import monotonic
 
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from msgspec import Struct
 
+from dataflows.connectors.batch import Batch
 from dataflows.connectors.spool import SpoolReader, StoredArrival
 from models.contracts.errors import UnavailableError
 
@@ -26,16 +26,6 @@ _FEW_EVENTS, _LONG_S = 32, 1.0
 Position = tuple[str, int, int]  # the spool's id, the number of the next arrival, and the index of the record in it
 
 log = structlog.get_logger()
-
-
-class Batch(Struct, frozen=True, gc=False):
-    """Records of one source that came together, or a stretch of them; an item of the flow."""
-
-    source: str
-    received_at_ms: int
-    records: list[bytes]
-    ids: list[str]  # one per record, the same after any crash
-    topics: list[str] = []  # one per record, or none
 
 
 class SpoolSource(FixedPartitionedSource[Batch, Position]):

@@ -12,8 +12,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 
 from central.local_kafka import LocalKafka
+from dataflows.connectors.batch import Batch
 from dataflows.connectors.kafka import Cluster
-from dataflows.connectors.kafka_source import KafkaBatch, KafkaSlot, KafkaSource, Offsets, Reading, RecordsGoneError
+from dataflows.connectors.kafka_source import Consuming, KafkaSlot, KafkaSource, Offsets
+from models.contracts.errors import ConfigError
 
 WITHIN_S = 60.0
 
@@ -26,26 +28,26 @@ def produce(kafka: LocalKafka, topic: str, records: range, partitions: int = 1) 
     assert producer.flush(WITHIN_S) == 0
 
 
-def reading(kafka: LocalKafka, topic: str, **wanted: Any) -> Reading:
+def consuming(kafka: LocalKafka, topic: str, **wanted: Any) -> Consuming:
     cluster = Cluster(brokers=kafka.brokers)
-    return Reading(cluster=cluster, topic=topic, group=topic, name="events", **wanted)
+    return Consuming(cluster=cluster, topic=topic, group=topic, name="events", **wanted)
 
 
 @contextmanager
 def slot(
-    of: Reading, resume: Offsets | None = None, *, drain: bool = True, part: str = "slot-0"
+    of: Consuming, resume: Offsets | None = None, *, drain: bool = True, part: str = "slot-0"
 ) -> Iterator[KafkaSlot]:
     with closing(KafkaSource(of, Event(), drain=drain).build_part("records", part, resume)) as partition:
         yield partition
 
 
-def numbers(batches: list[KafkaBatch]) -> list[int]:
+def numbers(batches: list[Batch]) -> list[int]:
     return [int(record) for batch in batches for record in batch.records]
 
 
-def read(partition: KafkaSlot, count: int | None = None) -> list[KafkaBatch]:
+def read(partition: KafkaSlot, count: int | None = None) -> list[Batch]:
     """Read so many records, or to the end."""
-    found: list[KafkaBatch] = []
+    found: list[Batch] = []
     deadline = monotonic() + WITHIN_S
     while count is None or len(numbers(found)) < count:
         assert monotonic() < deadline, f"{len(numbers(found))} of {count} records"
@@ -60,7 +62,7 @@ def read(partition: KafkaSlot, count: int | None = None) -> list[KafkaBatch]:
 def test_every_record_of_every_partition_comes_once_and_in_its_order(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic, partitions=4)
     produce(kafka, topic, range(2000), partitions=4)
-    with slot(reading(kafka, topic)) as partition:
+    with slot(consuming(kafka, topic)) as partition:
         batches = read(partition)
 
     assert sorted(numbers(batches)) == list(range(2000))
@@ -73,7 +75,7 @@ def test_every_record_of_every_partition_comes_once_and_in_its_order(kafka: Loca
 def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic, partitions=3)
     produce(kafka, topic, range(30), partitions=3)
-    shared = reading(kafka, topic, slots=2)
+    shared = consuming(kafka, topic, slots=2)
     found = []
     for part in KafkaSource(shared, Event()).list_parts():
         with slot(shared, part=part) as partition:
@@ -86,7 +88,7 @@ def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) ->
 def test_reading_goes_on_where_the_last_epoch_ended(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic)
     produce(kafka, topic, range(100))
-    few = reading(kafka, topic, batch_records=10)
+    few = consuming(kafka, topic, batch_records=10)
     with slot(few, drain=False) as partition:
         before = read(partition, 30)
         kept = partition.snapshot()
@@ -100,7 +102,7 @@ def test_reading_goes_on_where_the_last_epoch_ended(kafka: LocalKafka, topic: st
 def test_an_offset_is_committed_to_the_group_only_when_its_epoch_is_on_disk(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic)
     produce(kafka, topic, range(50))
-    with slot(reading(kafka, topic), drain=False) as partition:
+    with slot(consuming(kafka, topic), drain=False) as partition:
         read(partition, 50)
         partition.snapshot()
         assert committed(kafka, topic) < 0
@@ -119,7 +121,7 @@ def committed(kafka: LocalKafka, topic: str) -> int:
 def test_a_partition_that_is_added_is_read_from_its_beginning_without_a_restart(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic)
     produce(kafka, topic, range(5))
-    with slot(reading(kafka, topic, start="newest", look_every_s=0.2), drain=False) as partition:
+    with slot(consuming(kafka, topic, start="newest", look_every_s=0.2), drain=False) as partition:
         assert partition.next_batch() == []
         admin = kafka.admin()
         admin.create_partitions([NewPartitions(topic, 3)])[topic].result(WITHIN_S)
@@ -132,7 +134,7 @@ def test_a_partition_that_is_added_is_read_from_its_beginning_without_a_restart(
 def test_who_begins_at_the_newest_misses_nothing_that_came_while_it_was_down(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic)
     produce(kafka, topic, range(7))
-    newest = reading(kafka, topic, start="newest")
+    newest = consuming(kafka, topic, start="newest")
     with slot(newest) as partition:
         assert read(partition) == []
         kept = partition.snapshot()
@@ -146,7 +148,7 @@ def test_where_records_are_gone_reading_goes_on_as_the_operator_chose(
     kafka: LocalKafka, topic: str, gone: str, first: int
 ) -> None:
     kept = with_a_gap(kafka, topic)
-    with slot(reading(kafka, topic, gone=gone), kept) as partition:
+    with slot(consuming(kafka, topic, gone=gone), kept) as partition:
         assert numbers(read(partition)) == list(range(first, 100))
         assert partition.snapshot() == {0: 100}
 
@@ -154,8 +156,8 @@ def test_where_records_are_gone_reading_goes_on_as_the_operator_chose(
 def test_where_records_are_gone_and_nobody_chose_the_flow_stops(kafka: LocalKafka, topic: str) -> None:
     kept = with_a_gap(kafka, topic)
     with (
-        slot(reading(kafka, topic), kept) as partition,
-        pytest.raises(RecordsGoneError, match="offset 10 is not there, 60 to 100 are; set `gone`"),
+        slot(consuming(kafka, topic), kept) as partition,
+        pytest.raises(ConfigError, match="offset 10 is not there, 60 to 100 are; set `gone`"),
     ):
         read(partition)
 
@@ -173,7 +175,7 @@ def with_a_gap(kafka: LocalKafka, topic: str) -> Offsets:
 def test_nothing_is_lost_or_doubled_while_the_broker_is_killed_and_comes_back(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic)
     produce(kafka, topic, range(1000))
-    with slot(reading(kafka, topic, batch_records=10), drain=False) as partition:
+    with slot(consuming(kafka, topic, batch_records=10), drain=False) as partition:
         before = read(partition, 100)
         kafka.stop(signal.SIGKILL)
         for _ in range(20):
@@ -189,7 +191,7 @@ def test_a_flow_that_starts_before_its_broker_waits_for_it(kafka: LocalKafka, to
     kafka.make_topic(topic)
     produce(kafka, topic, range(3))
     kafka.stop()
-    with slot(reading(kafka, topic), drain=False) as partition:
+    with slot(consuming(kafka, topic), drain=False) as partition:
         assert partition.next_batch() == []
         kafka.start()
         assert numbers(read(partition, 3)) == [0, 1, 2]

@@ -267,7 +267,9 @@ def test_an_audited_event_that_the_model_refuses_ends_the_template() -> None:
     assert refusal.reason == "an audit disagreed: the model did not read all of an event"
 
 
-def test_an_outage_while_earlier_verdicts_are_asked_about_again_loses_none_of_them() -> None:
+@pytest.mark.parametrize("still_on", [True, False])
+def test_an_outage_while_earlier_verdicts_are_asked_about_again_loses_none_of_them(*, still_on: bool) -> None:
+    """Not even where the cache is switched off before the model is back."""
     model = Changing()
     answering = Answering(model, ask_first=1)
     answering.say(*jobs(4))
@@ -275,28 +277,12 @@ def test_an_outage_while_earlier_verdicts_are_asked_about_again_loses_none_of_th
     answering.rule(audit_rate=1.0)
     with outage(answering, lambda texts: "job 20000 ended" not in texts):
         answering.window("job 20000 ended", ids=["late"])
+    answering.rule(enabled=still_on)
     said = answering.window("job 20000 ended", ids=["late"])
 
     assert [(verdict.text, verdict.revision, verdict.label) for verdict in said] == [
         ("job 20000 ended", 0, "critical"),
         *((text, 1, "critical") for text in jobs(4)[1:]),
-    ]
-
-
-def test_what_is_to_be_taken_back_is_also_where_the_cache_was_switched_off_since() -> None:
-    model = Changing()
-    answering = Answering(model, ask_first=1)
-    answering.say(*jobs(4))
-    model.opinion = CRITICAL
-    answering.rule(audit_rate=1.0)
-    with outage(answering, lambda texts: "job 20000 ended" not in texts):
-        answering.window("job 20000 ended")
-    answering.rule(enabled=False)
-    said = answering.window("job 20001 ended")
-
-    assert [(verdict.text, verdict.revision) for verdict in said] == [
-        ("job 20001 ended", 0),
-        *((text, 1) for text in jobs(4)[1:]),
     ]
 
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from dataflows.connectors.batch import Batch
 from dataflows.connectors.spool import Arrival, Spool, SpoolReader
-from dataflows.connectors.spool_source import Batch, SpoolPartition, SpoolSource, next_window
+from dataflows.connectors.spool_source import SpoolPartition, SpoolSource, next_window
 from tests.fakes.sink import MemorySink
 
 LIMIT = 64 << 20
