@@ -54,6 +54,7 @@ def triage(
     window_events: int,
     wait: Callable[[float], bool],
     observer: Observer,
+    lane: str = "",
 ) -> Dataflow:
     """Lay the flow out; nothing runs yet.
 
@@ -69,6 +70,7 @@ def triage(
         window_events: the most events that are answered at once.
         wait: waits so many seconds, and returns whether to stop; `Event.wait` is one.
         observer: told of every batch.
+        lane: of the sinks' partitions the one that this process writes to; without one, the records' ids choose.
     """
     flow = Dataflow("triage")
     records = op.input("records", flow, source)
@@ -84,16 +86,17 @@ def triage(
         wait=wait,
         observer=observer,
     )
-    verdicts = decide("decide", answered.judged, policy, observer)
+    decided = decide("decide", answered.judged, policy, observer)
+    verdicts = op.merge("decided_or_answered", decided, decoded.answers)
     for outlet in outlets:
         # In front: an outlet may be called as another with something behind it.
         taken = take_routes(f"routes-{outlet.name}", verdicts, outlet.routes)
-        op.output(outlet.name, _keyed(f"keyed-{outlet.name}", taken), outlet.sink)
+        op.output(outlet.name, _keyed(f"keyed-{outlet.name}", taken, lane), outlet.sink)
     letters = op.merge("letters", decoded.letters, answered.letters)
-    op.output("dead_letters", _keyed("keyed-dead_letters", letters), dead_letters)
+    op.output("dead_letters", _keyed("keyed-dead_letters", letters, lane), dead_letters)
     return flow
 
 
-def _keyed(step_id: str, lists: Stream[list[R]]) -> KeyedStream[list[R]]:
+def _keyed(step_id: str, lists: Stream[list[R]], lane: str) -> KeyedStream[list[R]]:
     """Give each list a key, by which a sink of several partitions spreads them."""
-    return op.key_on(step_id, lists, lambda records: records[0].id)
+    return op.key_on(step_id, lists, lambda records: lane or records[0].id)

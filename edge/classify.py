@@ -17,6 +17,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dataflows.connectors.batch import Batch
 from dataflows.operators.classify import classify_window
 from dataflows.operators.decide import decide_window
 from dataflows.operators.decode import Reading, decode_records
@@ -42,16 +43,6 @@ class Job(Struct, frozen=True, kw_only=True):
     release: str = "soc-triage"
     task: str = ""
     threads: int = 0
-
-
-class Lines(Struct, frozen=True, kw_only=True):
-    """Consecutive lines of one file, as the flow's first step takes them."""
-
-    source: str
-    received_at_ms: int
-    records: list[bytes]
-    ids: list[str]
-    topics: tuple[str, ...] = ()  # files have none
 
 
 def classify_files(job: Job) -> int:
@@ -107,7 +98,7 @@ def _write(out: BinaryIO, answers: Sequence[Verdict | DeadLetter]) -> None:
         raise UnavailableError(f"standard output: {error.strerror}; the answers end there") from error
 
 
-def answer(lines: Lines, reading: Reading, classifier: Classifier, policy: Policy) -> list[Verdict | DeadLetter]:
+def answer(lines: Batch, reading: Reading, classifier: Classifier, policy: Policy) -> list[Verdict | DeadLetter]:
     """Return one verdict or dead letter per line, in order."""
     decoded = decode_records(lines, reading)
     answers: dict[str, Verdict | DeadLetter] = {letter.id: letter for letter in decoded.letters}
@@ -119,7 +110,7 @@ def answer(lines: Lines, reading: Reading, classifier: Classifier, policy: Polic
     return [answers[own_id] for own_id in lines.ids]
 
 
-def windows(name: str, file: BufferedReader) -> Iterator[Lines]:
+def windows(name: str, file: BufferedReader) -> Iterator[Batch]:
     """Cut a file into windows of lines; a line's id is its file's and its number, counted from 1."""
     received_at_ms = _written_at_ms(file)
     source, origin = _source(name), _origin(name)
@@ -128,7 +119,7 @@ def windows(name: str, file: BufferedReader) -> Iterator[Lines]:
         for start in range(0, len(lines), _WINDOW_LINES):
             records = lines[start : start + _WINDOW_LINES]
             ids = [f"{origin}.{number + offset}" for offset in range(len(records))]
-            yield Lines(source=source, received_at_ms=received_at_ms, records=records, ids=ids)
+            yield Batch(source=source, received_at_ms=received_at_ms, records=records, ids=ids)
             number += len(records)
 
 

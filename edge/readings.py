@@ -6,9 +6,12 @@ from edge.config import Config, Mqtt
 
 def readings(config: Config) -> dict[str, Reading]:
     """Return one reading per source, by its name."""
+    gateway = config.gateway.name
     return {
-        source.name: Reading(max_bytes=source.max_event_bytes, text_path=source.text_path, id_path=source.id_path)
+        source.name: Reading(
+            gateway=gateway, max_bytes=source.max_event_bytes, text_path=source.text_path, id_path=source.id_path
+        )
         if isinstance(source, Mqtt)
-        else Reading(max_bytes=source.max_event_bytes)
+        else Reading(gateway=gateway, max_bytes=source.max_event_bytes)
         for source in config.sources
     }

@@ -11,3 +11,5 @@ class Batch(Struct, frozen=True, gc=False):
     records: list[bytes]
     ids: list[str]  # one per record, the same after any crash
     topics: list[str] = []  # one per record, or none
+    keys: list[bytes | None] = []  # likewise, of Kafka's records
+    headers: list[tuple[tuple[str, bytes], ...]] = []  # likewise

@@ -292,8 +292,16 @@ class Courier:
         self._observer.held(self._name, self._backlog.size, failing=self._failing)
 
 
+LANES = 16
+"""How many processes of a cluster may write to one sink. It belongs to the recovery store: it stays what it is."""
+
+
 class CourierSink(FixedPartitionedSink[list[R], None], Generic[R]):
-    """One far end as a sink: one partition, whose state is the backlog on disk."""
+    """One far end as a sink: one partition, whose state is the backlog on disk.
+
+    In a cluster each process has a courier of its own, and partitions of its own that all lead to it, so that nothing
+    crosses from one process to another. There are `LANES` partitions whatever the number of processes is.
+    """
 
     def __init__(
         self,
@@ -306,6 +314,8 @@ class CourierSink(FixedPartitionedSink[list[R], None], Generic[R]):
         limits: Limits | None = None,
         observer: Observer | None = None,
         dead_letters: "CourierSink[DeadLetter] | None" = None,
+        process: int | None = None,
+        processes: int = 1,
     ) -> None:
         """Describe the sink; nothing is opened yet.
 
@@ -318,6 +328,8 @@ class CourierSink(FixedPartitionedSink[list[R], None], Generic[R]):
             limits: what it may hold, and how long it may keep the flow waiting.
             observer: told of deliveries and of the backlog.
             dead_letters: takes the payloads that the far end refuses; a sink without one tries them for ever.
+            process: our number in a cluster; None outside of one.
+            processes: how many there are.
         """
         self._name = name
         self._carrier = carrier
@@ -327,11 +339,15 @@ class CourierSink(FixedPartitionedSink[list[R], None], Generic[R]):
         self._limits = limits if limits is not None else Limits()
         self._observer = observer if observer is not None else Unobserved()
         self._dead_letters = dead_letters
+        self._lanes = None if process is None else range(process, LANES, processes)
         self._courier: Courier | None = None
         self._starting = Lock()
 
     def list_parts(self) -> list[str]:
-        return ["courier"]
+        return ["courier"] if self._lanes is None else [f"lane-{lane:02}" for lane in self._lanes]
+
+    def part_fn(self, item_key: str) -> int:
+        return 0 if self._lanes is None else int(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Partition[R]":  # noqa: ARG002 - the state is on disk
         return _Partition(self, self._encode)

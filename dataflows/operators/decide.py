@@ -30,6 +30,7 @@ def decide_window(judged: Judged, policy: Policy) -> list[Verdict]:
     The most probable label stands, and the verdict is accepted, when its probability reaches the label's threshold and
     the labels cover at least `mass_floor` of what the model would say. Otherwise it takes the policy's doubtful route;
     there, `unsure` means the task's default label with its own probability. Of equally probable labels the first wins.
+    An event on which no model said anything has the default label and goes to review, with the reason.
     """
     release, revision = judged.release, judged.revision
     templates = judged.templates or repeat(None, len(judged.events))
@@ -45,7 +46,9 @@ def decide_window(judged: Judged, policy: Policy) -> list[Verdict]:
         confidence = max(probabilities)
         best = probabilities.index(confidence)
         route: Route = "accepted"
-        if confidence < thresholds[best] or opinion.label_mass < floor:
+        if opinion.unanswered:
+            route, best, confidence = "review", default, probabilities[default]
+        elif confidence < thresholds[best] or opinion.label_mass < floor:
             route = doubtful
             if route == "unsure":
                 best, confidence = default, probabilities[default]
@@ -73,7 +76,10 @@ def decide_window(judged: Judged, policy: Policy) -> list[Verdict]:
                 replaced=event.replaced,
                 topic=event.topic,
                 cached=template,
-                revision=revision,
+                revision=event.revision + revision,
+                gateway=event.gateway,
+                reason=opinion.unanswered,
+                context=event.context,
             )
         )
     return verdicts

@@ -1,11 +1,11 @@
-"""Raw records in; events, and dead letters with their reasons, out."""
+"""Raw records in; events, answers of the centre, and dead letters with their reasons, out."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 from bytewax import operators as op
@@ -14,8 +14,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dataflows.observer import Observer
+from models.contracts.errors import InputError
 from models.contracts.event import DeadLetter, Event
 from models.contracts.scalars import EventId
+from models.contracts.verdict import CENTRAL, Verdict
+from models.contracts.wire import decode_verdict
 from models.header import split_all
 
 
@@ -42,10 +45,24 @@ class Records(Protocol):
     def topics(self) -> Sequence[str]:
         """One per record, of the broker that they came by; or none at all."""
 
+    @property
+    def keys(self) -> Sequence[bytes | None]:
+        """One per record of Kafka's; or none at all."""
+
+    @property
+    def headers(self) -> Sequence[tuple[tuple[str, bytes], ...]]:
+        """Likewise."""
+
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """How the records of one source are read."""
+    """How the records of one source are read.
 
+    Of kind `questions` they are verdicts of gateways, whose events are to be judged anew; of kind `answers` they are
+    verdicts of the centre on events of this gateway, and go on as they are.
+    """
+
+    kind: Literal["events", "questions", "answers"] = "events"
+    gateway: str = ""  # that the events are of; of questions, who asks says it himself
     max_bytes: int = 8192  # of the text; the rest is cut off and the event is marked
     text_path: str = ""  # `a.b.c` into a JSON record; empty: the record is the text
     id_path: str = ""  # where the sender's own id stands; a record without one keeps ours
@@ -95,22 +112,24 @@ class Decoded(Struct, frozen=True):
 
     events: list[Event]
     letters: list[DeadLetter]
+    answers: list[Verdict]
 
 
 @dataclass(frozen=True)
 class DecodedStreams:
-    """Lists of events, and lists of dead letters; no list is empty."""
+    """Lists of events, of answers, and of dead letters; no list is empty."""
 
     events: Stream[list[Event]]
+    answers: Stream[list[Verdict]]
     letters: Stream[list[DeadLetter]]
 
 
 @operator
 def decode(step_id: str, up: Stream[Records], readings: Mapping[str, Reading], observer: Observer) -> DecodedStreams:
-    """Part records into events and dead letters; `readings` says how, by source."""
+    """Part records into events, answers and dead letters; `readings` says how, by source."""
 
     def step(batches: list[Records]) -> list[Decoded]:
-        whole = Decoded([], [])
+        whole = Decoded([], [], [])
         for batch in batches:
             observer.arrived(batch.source, len(batch.records), batch.received_at_ms)
             decode_into(whole, batch, readings.get(batch.source, PLAIN))
@@ -122,35 +141,39 @@ def decode(step_id: str, up: Stream[Records], readings: Mapping[str, Reading], o
     parted = op.flat_map_batch("part", up, step)
     return DecodedStreams(
         events=op.filter_map("events", parted, lambda decoded: decoded.events or None),
+        answers=op.filter_map("answers", parted, lambda decoded: decoded.answers or None),
         letters=op.filter_map("letters", parted, lambda decoded: decoded.letters or None),
     )
 
 
 def decode_records(batch: Records, reading: Reading = PLAIN) -> Decoded:
     """Return an event or a dead letter for each record, each in the order of arrival."""
-    whole = Decoded([], [])
+    whole = Decoded([], [], [])
     decode_into(whole, batch, reading)
     return whole
 
 
 def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
-    """Add an event or a dead letter for each record to what earlier batches became."""
+    """Add an event, an answer or a dead letter for each record to what earlier batches became."""
+    if reading.kind != "events":
+        _take_verdicts(whole, batch, reading)
+        return
     texts = None if reading.text_path else _plain_texts(batch.records, reading.max_bytes)
     if texts is not None:
-        events = _events(batch, batch.ids, texts)
+        events = _events(batch, batch.ids, texts, reading.gateway)
         if batch.topics:
             events = [replace(event, topic=topic) for event, topic in zip(events, batch.topics, strict=True)]
         whole.events.extend(events)
         return
     topics: Sequence[str | None] = batch.topics or [None] * len(batch.records)
-    for raw, own_id, topic in zip(batch.records, batch.ids, topics, strict=True):
+    for index, (raw, own_id, topic) in enumerate(zip(batch.records, batch.ids, topics, strict=True)):
         origin = _Origin(own_id, batch.source, topic)
         found = _read_json(raw, reading, origin) if reading.text_path else _read_text(raw, own_id, reading)
         if isinstance(found, _Text):
-            (event,) = _events(batch, [found.id], [found.text])
+            (event,) = _events(batch, [found.id], [found.text], reading.gateway)
             whole.events.append(replace(event, truncated=found.truncated, replaced=found.replaced, topic=topic))
         else:
-            whole.letters.append(_letter(batch, own_id, found, raw, topic))
+            whole.letters.append(_letter(batch, index, found))
 
 
 def _plain_texts(records: Sequence[bytes], max_bytes: int) -> list[str] | None:
@@ -164,7 +187,45 @@ def _plain_texts(records: Sequence[bytes], max_bytes: int) -> list[str] | None:
     return None if any(map(str.isspace, texts)) or not all(texts) else texts
 
 
-def _events(batch: Records, ids: Sequence[str], texts: Sequence[str]) -> list[Event]:
+def _take_verdicts(whole: Decoded, batch: Records, reading: Reading) -> None:
+    for index, raw in enumerate(batch.records):
+        try:
+            verdict = decode_verdict(raw)
+        except InputError as error:
+            whole.letters.append(_letter(batch, index, _Refused("not-a-verdict", str(error))))
+            continue
+        if reading.kind == "questions":
+            whole.events.append(_asked(verdict))
+        elif verdict.gateway == reading.gateway:
+            whole.answers.append(verdict)
+        else:
+            found = f"for the events of gateway `{verdict.gateway}`, wanted `{reading.gateway}`"
+            whole.letters.append(_letter(batch, index, _Refused("not-our-answer", found)))
+
+
+def _asked(verdict: Verdict) -> Event:
+    """Return the event of a gateway's verdict, to be judged as if it came here first, under its own id."""
+    (header,) = split_all([verdict.text], verdict.received_at_ms)
+    return Event(
+        id=verdict.id,
+        source=verdict.source,
+        received_at_ms=verdict.received_at_ms,
+        text=verdict.text,
+        body=header.body,
+        occurred_at_ms=verdict.occurred_at_ms,
+        host=verdict.host,
+        app=verdict.app,
+        severity=verdict.severity,
+        truncated=verdict.truncated,
+        replaced=verdict.replaced,
+        topic=verdict.topic,
+        gateway=verdict.gateway,
+        revision=CENTRAL,
+        context=verdict.context,
+    )
+
+
+def _events(batch: Records, ids: Sequence[str], texts: Sequence[str], gateway: str) -> list[Event]:
     source, received_at_ms = batch.source, batch.received_at_ms
     headers = split_all(texts, received_at_ms)
     return [
@@ -178,20 +239,23 @@ def _events(batch: Records, ids: Sequence[str], texts: Sequence[str]) -> list[Ev
             host=header.host,
             app=header.app,
             severity=header.severity,
+            gateway=gateway or None,
         )
         for event_id, text, header in zip(cast("Sequence[EventId]", ids), texts, headers, strict=True)
     ]
 
 
-def _letter(batch: Records, own_id: str, refused: _Refused, raw: bytes, topic: str | None) -> DeadLetter:
+def _letter(batch: Records, index: int, refused: _Refused) -> DeadLetter:
     return DeadLetter(
-        id=EventId(own_id),
+        id=EventId(batch.ids[index]),
         source=batch.source,
         received_at_ms=batch.received_at_ms,
         reason=refused.reason,
         detail=refused.detail,
-        raw=raw,
-        topic=topic,
+        raw=batch.records[index],
+        topic=batch.topics[index] if batch.topics else None,
+        key=batch.keys[index] if batch.keys else None,
+        headers=batch.headers[index] if batch.headers else (),
     )
 
 

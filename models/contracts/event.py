@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from models.contracts.scalars import EventId, Name, UnixMillis
+from models.contracts.scalars import Count, EventId, Name, UnixMillis
 
 
 class Event(Struct, frozen=True, kw_only=True, tag="event/1", gc=False):
@@ -23,6 +23,9 @@ class Event(Struct, frozen=True, kw_only=True, tag="event/1", gc=False):
     truncated: bool = False  # the record was longer than the limit
     replaced: bool = False  # invalid UTF-8 became U+FFFD
     topic: str | None = None  # of the broker, that it came by
+    gateway: Name | None = None  # which gateway saw it
+    revision: Count = 0  # that a verdict on it has; higher where one is asked to supersede another
+    context: dict[str, str] = {}  # what is known of its asset or address, by name; nothing of it stands in the event
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=False):
@@ -35,3 +38,6 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=Fals
     detail: str
     raw: bytes  # base64 in JSON (RFC 4648 section 4)
     topic: str | None = None  # of the broker, that it came by
+    gateway: Name | None = None  # which gateway sent it
+    key: bytes | None = None  # of a Kafka record, as its headers
+    headers: tuple[tuple[str, bytes], ...] = ()

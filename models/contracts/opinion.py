@@ -18,3 +18,4 @@ class Opinion(Struct, frozen=True, kw_only=True, gc=False):
     fields: dict[str, tuple[str, ...]] = {}
     truncated: bool = False  # the text did not fit the model's context and was cut
     ungrounded: int = 0  # values dropped because they do not occur in the text
+    unanswered: str = ""  # why no model said anything: short and countable, as `engine-timeout`

@@ -11,6 +11,8 @@ class FakeBatch(Struct, frozen=True):
     records: list[bytes]
     ids: list[str]
     topics: list[str] = []
+    keys: list[bytes | None] = []
+    headers: list[tuple[tuple[str, bytes], ...]] = []
 
 
 def batch(

@@ -7,15 +7,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dataflows.connectors.batch import Batch
 from dataflows.operators.decode import PLAIN, Reading
-from edge.classify import Lines, answer, windows
+from edge.classify import answer, windows
 from models.contracts.event import DeadLetter
 from models.contracts.policy import Policy
 from models.contracts.verdict import Verdict
 from tests.fakes.classifier import ScriptedClassifier
 
 
-def read(path: Path) -> list[Lines]:
+def read(path: Path) -> list[Batch]:
     with path.open("rb") as file:
         return list(windows(str(path), file))
 
@@ -75,7 +76,7 @@ def test_of_a_line_without_end_only_the_beginning_is_kept() -> None:
 
 
 def test_each_line_has_its_answer_in_its_place() -> None:
-    lines = Lines(
+    lines = Batch(
         source="s",
         received_at_ms=0,
         records=[b"attack", b"", b"poison", b"fine", b" \t"],
@@ -88,13 +89,13 @@ def test_each_line_has_its_answer_in_its_place() -> None:
 
 def test_json_lines_are_read_at_the_path_and_what_is_not_json_is_a_dead_letter() -> None:
     records = [b'{"m": {"text": "attack"}}', b"attack", b'{"m": 1}', b'{"m": {"text": ""}}']
-    lines = Lines(source="s", received_at_ms=0, records=records, ids=["o.1", "o.2", "o.3", "o.4"])
+    lines = Batch(source="s", received_at_ms=0, records=records, ids=["o.1", "o.2", "o.3", "o.4"])
     answers = answer(lines, Reading(text_path="m.text"), ScriptedClassifier(), Policy())
     assert kinds(answers) == ["critical", "not-json", "no-text-at-path", "empty"]
 
 
 def test_the_contract_of_a_verdict_is_what_is_documented() -> None:
-    lines = Lines(source="s", received_at_ms=0, records=[b"attack"], ids=["o.1"])
+    lines = Batch(source="s", received_at_ms=0, records=[b"attack"], ids=["o.1"])
     (verdict,) = answer(lines, PLAIN, ScriptedClassifier(), Policy(number=4))
     found = json.loads(msgspec.json.encode(verdict))
     assert {
