@@ -25,15 +25,15 @@ from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.spool import SpoolReader
 from dataflows.connectors.spool_source import SpoolSource
 from dataflows.operators.repeats import Repeats
+from dataflows.running.meters import Meters
+from dataflows.running.pulse import Pulse, PulsingSource
+from dataflows.running.recovery import recovery_config
 from dataflows.triage import triage
 from edge.config import Config, Gateway, JsonLines, SyslogTcp
 from edge.harvest import Harvest
 from edge.intake import Intake, spool_path
-from edge.operations import Meters
 from edge.outputs import dead_letter_sink, outlets
-from edge.pulse import Pulse, PulsingSource
 from edge.readings import readings
-from edge.recovery import recovery_config
 from models.classifier import Classifier, Current
 from models.contracts import wire
 from models.contracts.opinion import Opinion

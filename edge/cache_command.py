@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dataflows.cache.entry import Entry, Refusal
 from dataflows.cache.snapshot import Made, Snapshot
+from dataflows.running.cache_files import forget_kept, read_kept, snapshot_path
 from edge.cache_answers import (
     Explain,
     Explanation,
@@ -27,7 +28,6 @@ from edge.cache_answers import (
     explanation,
     listing,
 )
-from edge.cache_files import forget_kept, read_kept, snapshot_path
 from edge.cache_view import answer, fields, json_line, masks, shown, table
 from edge.config import Config, read_config
 from edge.control import ask, socket_path

@@ -20,6 +20,7 @@ from rich.text import Text
 from dataflows.connectors.backlog import held
 from dataflows.connectors.binding import remedy
 from dataflows.connectors.files import kind_of
+from dataflows.running.state_lock import is_held
 from edge.certificates import expiry, identities, load_all
 from edge.config import (
     Config,
@@ -39,7 +40,6 @@ from edge.knock import knock_broker, knock_siem
 from edge.model import open_model
 from edge.outputs import backlog_path
 from edge.policy import policy_in_force
-from edge.state_lock import is_held
 from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
 from models.contracts.policy import NEVER, Policy
 

@@ -18,49 +18,44 @@ from pathlib import Path
 if sys.flags.safe_path and sys.path[0] == str(Path.cwd()) != str(Path(__file__).parent.parent):
     sys.path.pop(0)
 
-import select
-import signal
 import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
-from threading import Event, Lock, Thread
-from time import monotonic, sleep, time
+from threading import Event, Lock
+from time import time
 
 import structlog
 from bytewax.dataflow import Dataflow
-from bytewax.errors import BytewaxRuntimeError
-from bytewax.run import cli_main
 
 from dataflows.cache.snapshot import Made
 from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.spool import SpoolReader
 from dataflows.connectors.spool_source import SpoolSource
 from dataflows.operators.repeats import Repeats
+from dataflows.running import logs
+from dataflows.running.cache_files import audit_secret, keep, take_over, warm
+from dataflows.running.disk_reserve import DiskReserve
+from dataflows.running.meters import Meters
+from dataflows.running.operations import OperationsServer
+from dataflows.running.pulse import Pulse, PulsingSource, unhealthy
+from dataflows.running.recovery import RunOptions, run_options
+from dataflows.running.service import Committing, Service, exit_code_of, ignore_until_open
+from dataflows.running.state_lock import StateLock
 from dataflows.triage import triage
-from edge import logs
-from edge.cache_files import audit_secret, keep, take_over, warm
 from edge.config import Config, config_path, read_config
 from edge.control import ControlServer
-from edge.disk_reserve import DiskReserve
 from edge.examine import require_known_labels, require_sound
 from edge.intake import spool_path
 from edge.intake_child import IntakeChild
 from edge.model import open_model
-from edge.notify import notify, watchdog_interval_s
-from edge.operations import Meters, OperationsServer, Status, unhealthy
 from edge.outputs import dead_letter_sink, outlets
 from edge.policy import policy_in_force
-from edge.pulse import Pulse, PulsingSource
 from edge.readings import readings
-from edge.recovery import RunOptions, recovery_config, run_options
-from edge.state_lock import StateLock
+from edge.status import Status, StatusCollector, unready
 from models.classifier import Classifier, Current
-from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError, UntrustedError
+from models.contracts.errors import ConfigError
 from models.contracts.policy import Policy
-
-_STOP_WITHIN_S = 4.0  # of the 5 that we promise: to be gone takes the kernel up to half a second on a busy machine
-_TICK_S = 0.25
 
 log = structlog.get_logger()
 
@@ -68,15 +63,7 @@ log = structlog.get_logger()
 def flow() -> Dataflow:
     """Run the gateway of the configuration in force and exit: 0 stopped, 2 cannot start as configured, 1 otherwise."""
     logs.configure()
-    try:
-        code = run(config_path(), run_options(sys.argv[1:], os.environ))
-    except (ConfigError, UntrustedError) as error:
-        sys.stderr.write(f"headwater: {error}\n")
-        code = 2
-    except HeadwaterError as error:
-        sys.stderr.write(f"headwater: {error}\n")
-        code = 1
-    raise SystemExit(code)
+    raise SystemExit(exit_code_of(lambda: run(config_path(), run_options(sys.argv[1:], os.environ))))
 
 
 def run(path: Path, options: RunOptions) -> int:
@@ -87,10 +74,12 @@ def run(path: Path, options: RunOptions) -> int:
         UntrustedError: the model is not what was promised.
         UnavailableError: the disk does not let it start.
     """
-    # Until something is open, a stop is simply an exit, and there is no policy to read again.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+    ignore_until_open()
+    if options.process is not None:
+        raise ConfigError(
+            "bytewax.run: found -i and -a, wanted neither: a gateway is one process; to scale, run several gateways, "
+            "each with its own configuration and state directory"
+        )
     config = read_config(path)
     contexts = require_sound(config, path)
     with ExitStack() as opened:
@@ -111,8 +100,6 @@ class Gateway:
         self._config = config
         self._path = path
         self._stop = Event()
-        self._stopped = Event()
-        self._code = 0
         self._pulse = Pulse()
         self._meters = Meters(self._pulse.beat)
         state_dir = _state_dir(config)
@@ -121,9 +108,9 @@ class Gateway:
         lock = StateLock(state_dir)
         opened.callback(lock.release)
         lock.acquire()
-        self._recovery_dir = options.recovery_dir or state_dir / "recovery"
-        self._recovery = recovery_config(self._recovery_dir, options.backup)
-        self._epoch = options.epoch if options.epoch is not None else timedelta(milliseconds=config.gateway.epoch_ms)
+        self._committing = Committing.to(
+            state_dir / "recovery", timedelta(milliseconds=config.gateway.epoch_ms), options
+        )
         model = open_model(config.model)
         opened.callback(model.classifier.close)
         self._classifier: Current[Classifier] = Current(model.classifier)
@@ -141,60 +128,45 @@ class Gateway:
         self._spool_lock = Lock()
         opened.callback(self._spool.close)
         self._flow = self._lay_out(contexts)
-        self._operations = OperationsServer(config.operations, self._meters, self._pulse.idle_s, self._status)
+        self._meters.registry.register(StatusCollector(self._status))
+        self._operations = OperationsServer(
+            config.operations.host,
+            config.operations.port,
+            self._meters.registry,
+            lambda: unhealthy(self._pulse.idle_s()),
+            lambda: unready(self._status()),
+        )
         opened.callback(self._operations.close)
         self._intake = IntakeChild(path, lock.fileno())
         opened.callback(self._intake.stop)
 
     def run(self) -> int:
-        """Serve until told to stop."""
-        # Python runs handlers in this thread, and only once it is back from the model, which may take seconds for one
-        # event. The number of a signal is in the pipe at once.
-        signals, raised = os.pipe()
-        os.set_blocking(raised, False)
-        signal.set_wakeup_fd(raised, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        Thread(target=self._obey, args=(signals,), name="control", daemon=True).start()
+        """Serve until told to stop; return the exit code."""
+        return Service(self, self._stop, self._pulse).run(self._flow, self._committing)
+
+    def begin(self) -> None:
         self._operations.start()
         self._control.start()
-        failure: BaseException | None = None
-        try:
-            self._intake.start()
-            take_over(self._cache, Path(self._config.gateway.state_dir))
-            cli_main(self._flow, workers_per_process=1, epoch_interval=self._epoch, recovery_config=self._recovery)
-        except BytewaxRuntimeError as error:
-            failure = _root_cause(error)
-        except RuntimeError as error:  # how bytewax hands on a panic of its own
-            if "SqliteFailure" not in str(error):
-                raise
-            self._reserve.give_up()  # the next start needs it
-            failure = UnavailableError(
-                f"recovery store {self._recovery_dir}: {error}; make room on its disk and look at its owner; the next "
-                "start repeats the last epoch"
-            )
-        except (ConfigError, UnavailableError):
-            if not self._stop.is_set():  # told to stop, it does not get to listen
-                raise
-        finally:
-            self._stopped.set()
-        self._code = self._outcome(failure)
-        return self._code
+        self._intake.start()
+        take_over(self._cache, Path(self._config.gateway.state_dir))
 
-    def _outcome(self, failure: BaseException | None) -> int:
-        if failure is None and self._stop.is_set():
-            self._control.close()
-            # What is to be forgotten, and what a policy that no event has met yet makes worthless, is not kept.
-            self._cache.follow(self._classifier.get().release, self._policy.get())
-            keep(self._cache, Path(self._config.gateway.state_dir), self._secret, self._made())
-            log.info("stopped")
-            return 0
-        if self._stop.is_set() and isinstance(failure, UnavailableError):
-            log.warning("stopped_without_snapshot", reason=str(failure), action="the next start repeats the last epoch")
-            return 0
-        reason = "it ended and nobody told it to" if failure is None else f"{type(failure).__name__}: {failure}"
-        log.error("flow_failed", reason=reason)
-        return 1
+    def announcement(self) -> str:
+        return f"{self._classifier.get().release.title} listening" if self._intake.listening else ""
+
+    def look(self) -> None:
+        self._reserve.look()
+
+    def let_go(self) -> None:
+        self._intake.let_go()
+
+    def make_room(self) -> None:
+        self._reserve.give_up()
+
+    def settle(self) -> None:
+        self._control.close()
+        # What is to be forgotten, and what a policy that no event has met yet makes worthless, is not kept.
+        self._cache.follow(self._classifier.get().release, self._policy.get())
+        keep(self._cache, Path(self._config.gateway.state_dir), self._secret, self._made())
 
     def _lay_out(self, contexts: Mapping[str, ssl.SSLContext]) -> Dataflow:
         config = self._config
@@ -245,31 +217,8 @@ class Gateway:
             cache=dict(self._cache.counts),
         )
 
-    def _obey(self, signals: int) -> None:
-        """Carry out what signals ask for, and tell the service manager how we are."""
-        watchdog_s = watchdog_interval_s()
-        announced, fed_at = False, monotonic()
-        while True:
-            if not announced and self._pulse.begun.is_set() and self._intake.listening:
-                announced = notify("READY=1", f"STATUS={self._classifier.get().release.title} listening") or True
-            if (
-                announced
-                and watchdog_s is not None
-                and monotonic() - fed_at >= watchdog_s
-                and not unhealthy(self._pulse.idle_s())
-            ):
-                notify("WATCHDOG=1")
-                fed_at = monotonic()
-            self._reserve.look()
-            raised, _, _ = select.select([signals], [], [], _TICK_S)
-            for number in os.read(signals, 64) if raised else b"":
-                if number == signal.SIGHUP:
-                    self._reload_policy()
-                elif number in (signal.SIGTERM, signal.SIGINT):
-                    self._end(signal.Signals(number).name)
-                    return
-
-    def _reload_policy(self) -> None:
+    def reload(self) -> None:
+        """Read the policy again, and nothing else."""
         try:
             config = read_config(self._path)
             policy = policy_in_force(config, self._classifier.get().release)
@@ -293,25 +242,6 @@ class Gateway:
             self._policy.replace(policy)
             log.info("policy_replaced", before=before.number, now=policy.number)
 
-    def _end(self, name: str) -> None:
-        """Stop in the promised order and time, whoever is slow."""
-        log.info("stopping", signal=name)
-        notify("STOPPING=1")
-        self._intake.let_go()
-        self._stop.set()
-        due = monotonic() + _STOP_WITHIN_S
-        if not self._stopped.wait(_STOP_WITHIN_S):
-            # A batch in a slow model, or a disk that hangs. What is not committed is repeated, as after any crash.
-            log.warning(
-                "stop_deadline_passed", after_s=_STOP_WITHIN_S, action="the last epoch is repeated at the next start"
-            )
-            os._exit(0)
-        # The flow has ended and its epoch is committed. What is left is to close, which ends this thread with us; a
-        # disk that hangs would keep us, and the intake, which nobody can kill while it waits for the disk.
-        sleep(max(0.0, due - monotonic()))
-        log.warning("close_deadline_passed", after_s=_STOP_WITHIN_S, action="left it to the system to close")
-        os._exit(self._code)
-
 
 def _state_dir(config: Config) -> Path:
     directory = Path(config.gateway.state_dir)
@@ -330,9 +260,3 @@ def _changed(before: Config, now: Config) -> list[str]:
     return [
         key for key in Config.__struct_fields__ if key not in read_again and getattr(before, key) != getattr(now, key)
     ]
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

@@ -25,8 +25,8 @@ from dataflows.connectors.spool import Spool
 from dataflows.connectors.stdin import StandardInputReader
 from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, UdpSource
 from dataflows.connectors.tls import client_context, server_context
+from dataflows.running import logs
 from edge import config as cfg
-from edge import logs
 from models.contracts.errors import ConfigError, HeadwaterError
 
 SPOOL_FILE = "spool.sqlite3"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from edge import logs
+from dataflows.running import logs
 from edge.config import config_path
 from models.contracts.errors import ConfigError, HeadwaterError, UntrustedError
 

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from dataflows.running.meters import Meters
+from dataflows.running.operations import OperationsServer
 from edge import config
-from edge.operations import Meters, OperationsServer, Status
+from edge.status import Status, StatusCollector
 from models.contracts.policy import CacheRules, Policy
 
 ROOT = Path(__file__).parent.parent
@@ -113,7 +115,8 @@ def test_the_guide_has_every_metric_and_no_other() -> None:
         cache_entries=0,
         cache={},
     )
-    server = OperationsServer(config.Operations(port=0), meters, lambda: status.idle_s, lambda: status)
+    meters.registry.register(StatusCollector(lambda: status))
+    server = OperationsServer("127.0.0.1", 0, meters.registry, list, list)
     server.close()
     served = {metric.name + ("_total" if metric.type == "counter" else "") for metric in meters.registry.collect()}
 

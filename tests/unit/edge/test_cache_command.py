@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from dataflows.cache.snapshot import Made
-from edge.cache_files import audit_secret, keep, read_kept, snapshot_path
+from dataflows.running.cache_files import audit_secret, keep, read_kept, snapshot_path
 from edge.config import Model
 from edge.control import ControlServer, socket_path
 from edge.main import main
@@ -35,7 +35,7 @@ LOGIN = "<38>Jan  2 03:04:05 web-1 sshd[7]: Failed password for root from 203.0.
 HOLD = """
 import sys
 from pathlib import Path
-from edge.state_lock import StateLock
+from dataflows.running.state_lock import StateLock
 lock = StateLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import logs
+from dataflows.running import logs
 from edge.intake_child import IntakeChild
 from models.contracts.errors import ConfigError, UnavailableError
 from tests.real.intake import wait_until

@@ -11,9 +11,10 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter
 
-from edge.config import Operations
-from edge.operations import Meters, OperationsServer, Status, unhealthy, unready
-from edge.pulse import Pulse
+from dataflows.running.meters import Meters
+from dataflows.running.operations import OperationsServer
+from dataflows.running.pulse import Pulse, unhealthy
+from edge.status import Status, StatusCollector, unready
 from models.contracts.errors import UnavailableError
 from models.contracts.event import DeadLetter
 from models.contracts.scalars import EventId
@@ -78,8 +79,14 @@ class Answers:
     def __init__(self, status: Status, look: Callable[[], Status] | None = None) -> None:
         self.status = status
         self.meters = Meters()
+        looked_up = look or (lambda: self.status)
+        self.meters.registry.register(StatusCollector(looked_up))
         self.server = OperationsServer(
-            Operations(port=0), self.meters, lambda: self.status.idle_s, look or (lambda: self.status)
+            "127.0.0.1",
+            0,
+            self.meters.registry,
+            lambda: unhealthy(self.status.idle_s),
+            lambda: unready(looked_up()),
         )
         self.server.start()
 
@@ -224,10 +231,15 @@ def test_promtool_finds_nothing_to_say_about_the_metrics(answers: Answers) -> No
 
 
 def test_a_spool_that_cannot_be_asked_is_an_answer_too() -> None:
+    broken: list[str] = []
+
     def status() -> Status:
-        raise UnavailableError("spool s: its state cannot be read: disk I/O error")
+        if broken:  # a registry looks once at what it is given
+            raise UnavailableError("spool s: its state cannot be read: disk I/O error")
+        return WELL
 
     running = Answers(WELL, status)
+    broken.append("now")
     try:
         assert running.get("/readyz") == (503, "spool s: its state cannot be read: disk I/O error\n")
         assert running.get("/metrics")[0] == 503
@@ -242,7 +254,7 @@ def test_a_port_in_use_is_named_with_what_to_do() -> None:
         with pytest.raises(
             UnavailableError, match=rf"^`operations`: tcp 127\.0\.0\.1:{port} cannot be bound: .*another port"
         ):
-            OperationsServer(Operations(port=port), Meters(), lambda: WELL.idle_s, lambda: WELL)
+            OperationsServer("127.0.0.1", port, Meters().registry, list, list)
 
 
 def test_clients_that_hold_connections_open_do_not_add_up_to_threads_without_end(answers: Answers) -> None:

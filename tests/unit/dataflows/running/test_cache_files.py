@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from dataflows.cache.snapshot import Made
-from edge.cache_files import audit_secret, forget_kept, keep, snapshot_path, take_over, warm
+from dataflows.running.cache_files import audit_secret, forget_kept, keep, snapshot_path, take_over, warm
 from models.contracts.policy import CacheRules, Policy
 from models.contracts.release import Release
 from tests.fakes.caches import cache, teach

@@ -40,7 +40,7 @@ class DiskReserve:
         free = _free_bytes(self._state_dir)
         if free is not None and free < _LEAST_BYTES:
             raise UnavailableError(
-                f"`gateway.state_dir` {self._state_dir}: found {free} bytes free on its disk, wanted at least "
+                f"`state_dir` {self._state_dir}: found {free} bytes free on its disk, wanted at least "
                 f"{_LEAST_BYTES}; make room there; what was accepted waits in the spool"
             )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.notify import notify, watchdog_interval_s
+from dataflows.running.notify import notify, watchdog_interval_s
 
 
 def test_the_service_manager_reads_what_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from edge.state_lock import StateLock, is_held
+from dataflows.running.state_lock import StateLock, is_held
 from models.contracts.errors import ConfigError, UnavailableError
 
 HOLD = """
 import sys
 from pathlib import Path
-from edge.state_lock import StateLock
+from dataflows.running.state_lock import StateLock
 lock = StateLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)
@@ -20,7 +20,7 @@ sys.stdin.read()
 HOLD_AND_LEAVE_A_CHILD = """
 import subprocess, sys
 from pathlib import Path
-from edge.state_lock import StateLock
+from dataflows.running.state_lock import StateLock
 lock = StateLock(Path(sys.argv[1]))
 lock.acquire()
 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], pass_fds=(lock.fileno(),))
@@ -55,7 +55,7 @@ def test_a_killed_gateway_leaves_no_lock(tmp_path: Path) -> None:
 def test_a_gateway_waits_until_the_intake_of_a_dead_one_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.state_lock._PATIENCE_S", 0.3)
+    monkeypatch.setattr("dataflows.running.state_lock._PATIENCE_S", 0.3)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD_AND_LEAVE_A_CHILD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as first:
@@ -67,7 +67,7 @@ def test_a_gateway_waits_until_the_intake_of_a_dead_one_is_gone(
             lock.acquire()
         assert first.stdin is not None
         first.stdin.close()
-        monkeypatch.setattr("edge.state_lock._PATIENCE_S", 10.0)
+        monkeypatch.setattr("dataflows.running.state_lock._PATIENCE_S", 10.0)
         lock.acquire()
         lock.release()
 

@@ -27,13 +27,15 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     recovery_dir: Path | None = None
     epoch: timedelta | None = None
     backup: timedelta = timedelta(0)
+    process: int | None = None  # our number in a cluster; None outside of one
+    addresses: tuple[str, ...] = ()  # of the processes of the cluster, ours too
 
 
 def run_options(arguments: Sequence[str], environment: Mapping[str, str]) -> RunOptions:
     """Read the options of `bytewax.run`, which has checked them and keeps them to itself.
 
     Raises:
-        ConfigError: they ask for more than one worker.
+        ConfigError: they ask for more than one worker in a process, or for half of a cluster.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-r", "--recovery-directory")
@@ -45,28 +47,35 @@ def run_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Run
     given = vars(parser.parse_known_args(arguments)[0])
     found = {name: given[name] or environment.get(variable) for name, variable in _ENVIRONMENT.items()}
     # Inference stays on the source's worker and the model's own threads use the cores: more workers would only wait.
-    if found["workers_per_process"] not in {None, "1"} or found["process_id"] or found["addresses"]:
+    if found["workers_per_process"] not in {None, "1"}:
         raise ConfigError(
-            "bytewax.run: found -w, -i or -a, wanted none of them: a gateway is one worker; "
-            "to scale, run several gateways, each with its own configuration and state directory"
+            f"bytewax.run: found -w {found['workers_per_process']}, wanted 1: a process is one worker; to scale, run "
+            "several"
+        )
+    process, addresses = found["process_id"], tuple(filter(None, (found["addresses"] or "").split(";")))
+    if (process is None) != (not addresses) or (process is not None and not 0 <= int(process) < len(addresses)):
+        raise ConfigError(
+            f"bytewax.run: found -i {process} and {len(addresses)} addresses in -a, wanted both, and a lower number"
         )
     directory, epoch, backup = found["recovery_directory"], found["snapshot_interval"], found["backup_interval"]
     return RunOptions(
         recovery_dir=Path(directory) if directory else None,
         epoch=timedelta(seconds=int(epoch)) if epoch else None,
         backup=timedelta(seconds=int(backup)) if backup else timedelta(0),
+        process=int(process) if process is not None else None,
+        addresses=addresses,
     )
 
 
-def recovery_config(directory: Path, backup: timedelta) -> RecoveryConfig:
-    """Return the recovery store in `directory`, made on first use.
+def recovery_config(directory: Path, backup: timedelta, partitions: int = 1) -> RecoveryConfig:
+    """Return the recovery store in `directory`, made on first use; the number of its partitions can never change.
 
     Raises:
         ConfigError: it cannot be made.
     """
     try:
         if not any(directory.glob("part-*.sqlite3")):
-            _make(directory)
+            _make(directory, partitions)
     except OSError as error:
         raise ConfigError(
             f"recovery store {directory}: cannot be made: {error}; look at the directory, its owner and the disk"
@@ -74,12 +83,12 @@ def recovery_config(directory: Path, backup: timedelta) -> RecoveryConfig:
     return RecoveryConfig(str(directory), backup)
 
 
-def _make(directory: Path) -> None:
+def _make(directory: Path, partitions: int) -> None:
     """Make the store beside its place and rename it, so that a crash leaves a whole one or none."""
     fresh = directory.with_name(f"{directory.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    init_db_dir(fresh, 1)  # one partition per worker is enough, and the number can never change
+    init_db_dir(fresh, partitions)
     if directory.exists():
         directory.rmdir()  # empty, or it is not ours to replace
     fresh.rename(directory)

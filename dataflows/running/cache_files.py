@@ -10,7 +10,7 @@ import structlog
 from dataflows.cache import snapshot
 from dataflows.cache.snapshot import Made, Snapshot
 from dataflows.cache.verdict_cache import VerdictCache
-from edge.state_lock import StateLock, is_held
+from dataflows.running.state_lock import StateLock, is_held
 from models.contracts.errors import InputError, UnavailableError
 
 _SECRET_BYTES = 32

@@ -10,6 +10,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 X = TypeVar("X")
 S = TypeVar("S")
 
+_PROGRESS_WITHIN_S = 60.0  # a batch of a slow model takes tens of seconds; a stuck flow takes for ever
+
 
 class Pulse:
     """When the flow last asked its source for more."""
@@ -25,6 +27,11 @@ class Pulse:
     def idle_s(self) -> float:
         """Return the seconds since the last beat or, before the first, since we were made."""
         return monotonic() - self._last
+
+
+def unhealthy(idle_s: float) -> list[str]:
+    """Say why a restart would help a flow that has been idle for so long; nothing where it would not."""
+    return [f"the flow has made no progress for {idle_s:.0f} s"] if idle_s > _PROGRESS_WITHIN_S else []
 
 
 class PulsingSource(FixedPartitionedSource[X, S]):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.recovery import RunOptions, recovery_config, run_options
+from dataflows.running.recovery import RunOptions, recovery_config, run_options
 from models.contracts.errors import ConfigError
 
 
@@ -34,10 +34,20 @@ def test_an_epoch_of_0_is_an_epoch_per_batch_and_not_the_default() -> None:
     assert run_options(["edge.gateway", "-s", "0"], {}).epoch == timedelta(0)
 
 
-@pytest.mark.parametrize("arguments", [["-w", "2"], ["-i", "0", "-a", "localhost:2101"]])
-def test_more_than_one_worker_is_refused_with_what_to_do_instead(arguments: list[str]) -> None:
-    with pytest.raises(ConfigError, match="run several gateways"):
-        run_options(["edge.gateway", *arguments], {})
+def test_more_than_one_worker_in_a_process_is_refused_with_what_to_do_instead() -> None:
+    with pytest.raises(ConfigError, match="run several"):
+        run_options(["edge.gateway", "-w", "2"], {})
+
+
+def test_a_process_of_a_cluster_knows_its_number_and_the_others() -> None:
+    options = run_options(["central.triage", "-i", "1", "-a", "a:1;b:2"], {})
+    assert (options.process, options.addresses) == (1, ("a:1", "b:2"))
+
+
+@pytest.mark.parametrize("arguments", [["-i", "0"], ["-a", "a:1;b:2"], ["-i", "2", "-a", "a:1;b:2"]])
+def test_half_of_a_cluster_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match="wanted both"):
+        run_options(["central.triage", *arguments], {})
 
 
 def test_one_worker_may_be_asked_for() -> None:

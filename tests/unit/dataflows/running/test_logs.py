@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from edge import logs
+from dataflows.running import logs
 
 
 @pytest.fixture(autouse=True)
