@@ -16,6 +16,7 @@ from rich.console import Console
 from dataflows.cache.entry import Entry, Refusal
 from dataflows.cache.snapshot import Made, Snapshot
 from dataflows.running.cache_files import forget_kept, read_kept, snapshot_path
+from dataflows.running.policy import policy_in_force
 from edge.cache_answers import (
     Explain,
     Explanation,
@@ -31,7 +32,6 @@ from edge.cache_answers import (
 from edge.cache_view import answer, fields, json_line, masks, shown, table
 from edge.config import Config, read_config
 from edge.control import ask, socket_path
-from edge.policy import policy_in_force
 from edge.view import printable
 from models.contracts.errors import ConfigError, InputError, UnavailableError
 from models.contracts.event import DeadLetter, Event
@@ -171,7 +171,7 @@ def _terms(config: Config, made: Made) -> Terms:
         UnavailableError: the gateway has another release by now, or another task.
     """
     release = _release(config, made.release_sha256)
-    policy = policy_in_force(config, release)
+    policy = policy_in_force(config.policy, config.policy_file, release)
     now = Made.under(made.release_sha256, release, config.model.context_tokens, policy.cache)
     if made.contract_sha256 != now.contract_sha256:  # the entries' labels are others than those that we would name
         raise UnavailableError(

@@ -8,7 +8,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from dataflows.connectors.tls import client_context, server_context
-from edge.config import Config, KafkaOutput, Mqtt, MqttOutput, ServerTls, SyslogOutput, SyslogTcp
+from dataflows.sections import ServerTls
+from edge.config import Config, KafkaOutput, Mqtt, MqttOutput, SyslogOutput, SyslogTcp
 
 
 class Identity(Struct, frozen=True):

@@ -20,6 +20,8 @@ from rich.text import Text
 from dataflows.connectors.backlog import held
 from dataflows.connectors.binding import remedy
 from dataflows.connectors.files import kind_of
+from dataflows.running.model import open_model
+from dataflows.running.policy import policy_in_force
 from dataflows.running.state_lock import is_held
 from edge.certificates import expiry, identities, load_all
 from edge.config import (
@@ -37,9 +39,7 @@ from edge.config import (
 )
 from edge.examine import listeners, require_known_labels, require_sound
 from edge.knock import knock_broker, knock_siem
-from edge.model import open_model
 from edge.outputs import backlog_path
-from edge.policy import policy_in_force
 from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
 from models.contracts.policy import NEVER, Policy
 
@@ -111,7 +111,7 @@ def _model(config: Config, path: Path) -> Iterator[Finding]:
     if not config.model.sha256:
         yield Finding("model", "note", f'its digest is not checked; set `model.sha256 = "{opened.sha256}"`')
     try:
-        policy = policy_in_force(config, release)
+        policy = policy_in_force(config.policy, config.policy_file, release)
     except ConfigError as error:
         yield Finding("policy", "problem", str(error))
     else:

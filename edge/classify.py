@@ -21,8 +21,8 @@ from dataflows.connectors.batch import Batch
 from dataflows.operators.classify import classify_window
 from dataflows.operators.decide import decide_window
 from dataflows.operators.decode import Reading, decode_records
-from edge.config import Model
-from edge.model import open_model
+from dataflows.running.model import open_model
+from dataflows.sections import Model
 from models.classifier import Classifier
 from models.contracts.errors import ConfigError, UnavailableError
 from models.contracts.event import DeadLetter

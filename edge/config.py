@@ -4,40 +4,27 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import Meta, field
 
 from dataflows.connectors import cef, rfc5424
+from dataflows.sections import (
+    Bytes,
+    ClientTls,
+    Model,
+    Operations,
+    PolicySection,
+    Repeats,
+    Seconds,
+    Section,
+    ServerTls,
+    read_toml,
+)
 from models.contracts.errors import ConfigError
-from models.contracts.policy import ROUTES, CacheRules, Route
-from models.contracts.scalars import Count, LabelName, Name, Number, Port, Probability
-from models.contracts.wire import decode_toml
-
-Bytes = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-Sha256 = Annotated[str, Meta(pattern="^([0-9A-Fa-f]{64})?$")]
+from models.contracts.policy import ROUTES, Route
+from models.contracts.scalars import Count, LabelName, Name, Number, Port
 
 
-class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Strict: a misspelt key is an error, not a default."""
-
-
-class ServerTls(_Section, frozen=True, kw_only=True):
-    """A listener's certificate; with `client_ca`, clients must show one that it signed (RFC 5425)."""
-
-    certificate: str
-    key: str
-    client_ca: str = ""
-
-
-class ClientTls(_Section, frozen=True, kw_only=True):
-    """How we check the far end, and who we are to it."""
-
-    ca: str = ""  # empty: the system's
-    certificate: str = ""
-    key: str = ""
-
-
-class _Source(_Section, frozen=True, kw_only=True, tag_field="kind"):
+class _Source(Section, frozen=True, kw_only=True, tag_field="kind"):
     name: Name
     max_event_bytes: Bytes = 8192  # longer hostile input costs a parser tens of milliseconds
 
@@ -89,7 +76,7 @@ class StandardInput(_Source, frozen=True, kw_only=True, tag="stdin"):
 Source = SyslogUdp | SyslogTcp | Mqtt | FileTail | StandardInput
 
 
-class _Output(_Section, frozen=True, kw_only=True, tag_field="kind"):
+class _Output(Section, frozen=True, kw_only=True, tag_field="kind"):
     name: Name
     routes: tuple[Route, ...] = ROUTES
     backlog_max_bytes: Bytes = 1 << 30  # then the flow waits, and the spool behind it
@@ -144,53 +131,18 @@ class Terminal(_Output, frozen=True, kw_only=True, tag="terminal"):
 Output = JsonLines | MqttOutput | KafkaOutput | SyslogOutput | Terminal
 
 
-class Gateway(_Section, frozen=True, kw_only=True):
+class Gateway(Section, frozen=True, kw_only=True):
     name: Name = "gateway"
     state_dir: str = "state"  # spool, recovery, backlogs; on a disk that survives power loss
     epoch_ms: Annotated[int, Meta(ge=10, le=60_000)] = 500  # what a crash can repeat; five syncs each
 
 
-class Model(_Section, frozen=True, kw_only=True):
-    release: str = "soc-triage"  # a shipped release's name, or a path to a GGUF
-    sha256: Sha256 = ""  # empty: not checked; `edge init` writes it
-    task: str = ""  # a task file, for an instruct model that carries no release
-    threads: Annotated[int, Meta(ge=0, le=256)] = 0  # each has a context in memory; 0: one per core, at most two
-    batch_events: Annotated[int, Meta(ge=1, le=256)] = 256
-    batch_ms: Annotated[int, Meta(ge=1, le=10_000)] = 20
-    context_tokens: Annotated[int, Meta(ge=256, le=131_072)] = 1024
-
-
-class Spool(_Section, frozen=True, kw_only=True):
+class Spool(Section, frozen=True, kw_only=True):
     # At least several rows of the largest size, so that writing and trimming take turns.
     max_bytes: Annotated[int, Meta(ge=1 << 20)] = 2 << 30  # about a day at 200 events/s
 
 
-class Repeats(_Section, frozen=True, kw_only=True):
-    """Repeats of an id are dropped while they are among the last `window_events` and younger than `window_s`."""
-
-    window_events: Count = 65_536
-    window_s: Seconds = 600.0
-
-
-class Operations(_Section, frozen=True, kw_only=True):
-    """`/healthz`, `/readyz` and `/metrics`."""
-
-    host: str = "127.0.0.1"
-    port: Port = 9477
-
-
-class PolicySection(_Section, frozen=True, kw_only=True):
-    """What an operator says of the policy; what he leaves out stays as the release has it."""
-
-    number: Number | UnsetType = UNSET
-    accept_at: Probability | UnsetType = UNSET
-    accept_at_by_label: dict[LabelName, Probability] | UnsetType = UNSET
-    mass_floor: Probability | UnsetType = UNSET
-    doubtful: Literal["escalated", "review", "unsure"] | UnsetType = UNSET
-    cache: CacheRules | UnsetType = UNSET
-
-
-class Config(_Section, frozen=True, kw_only=True):
+class Config(Section, frozen=True, kw_only=True):
     gateway: Gateway = field(default_factory=Gateway)
     model: Model = field(default_factory=Model)
     policy: PolicySection = field(default_factory=PolicySection)
@@ -228,15 +180,7 @@ def read_config(path: Path) -> Config:
     Raises:
         ConfigError: the file, the key, what was found and what is wanted.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; `python -m edge init` writes one") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; wanted a file that we may read") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; wanted UTF-8") from error
-    config = decode_toml(text, Config, str(path))
+    config = read_toml(path, Config, "python -m edge init")
     # Dead letters are an output too: its name is that of a backlog, where two would take each other's payloads.
     outputs = (*config.outputs, dead_letters(config))
     for section, parts in (("sources", config.sources), ("outputs` and `dead_letters", outputs)):
@@ -247,20 +191,3 @@ def read_config(path: Path) -> Config:
                     f"{path}: `{section}`: the name `{name}` occurs {names.count(name)} times; each needs its own"
                 )
     return config
-
-
-def read_password(where: str, path: str) -> str:
-    """Return what stands in a password file, and nothing where there is none; `where` names its source or output.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    if not path:
-        return ""
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"{where}: `password_file` {path} cannot be read: {said}; look at the path and its owner"
-        ) from error

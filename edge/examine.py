@@ -6,6 +6,7 @@ from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
+from dataflows.sections import read_password
 from edge.certificates import load_all
 from edge.config import (
     Config,
@@ -20,7 +21,6 @@ from edge.config import (
     SyslogUdp,
     client_id,
     dead_letters,
-    read_password,
 )
 from models.contracts.errors import ConfigError
 from models.contracts.release import Release

@@ -37,7 +37,9 @@ from dataflows.running import logs
 from dataflows.running.cache_files import audit_secret, keep, take_over, warm
 from dataflows.running.disk_reserve import DiskReserve
 from dataflows.running.meters import Meters
+from dataflows.running.model import open_model
 from dataflows.running.operations import OperationsServer
+from dataflows.running.policy import policy_in_force
 from dataflows.running.pulse import Pulse, PulsingSource, unhealthy
 from dataflows.running.recovery import RunOptions, run_options
 from dataflows.running.service import Committing, Service, exit_code_of, ignore_until_open
@@ -48,9 +50,7 @@ from edge.control import ControlServer
 from edge.examine import require_known_labels, require_sound
 from edge.intake import spool_path
 from edge.intake_child import IntakeChild
-from edge.model import open_model
 from edge.outputs import dead_letter_sink, outlets
-from edge.policy import policy_in_force
 from edge.readings import readings
 from edge.status import Status, StatusCollector, unready
 from models.classifier import Classifier, Current
@@ -115,7 +115,9 @@ class Gateway:
         opened.callback(model.classifier.close)
         self._classifier: Current[Classifier] = Current(model.classifier)
         self._release_sha256 = model.sha256
-        self._policy: Current[Policy] = Current(policy_in_force(config, model.classifier.release))
+        self._policy: Current[Policy] = Current(
+            policy_in_force(config.policy, config.policy_file, model.classifier.release)
+        )
         require_known_labels(config, path, model.classifier.release)
         self._secret = audit_secret(state_dir)
         self._cache = VerdictCache(self._secret)
@@ -221,7 +223,7 @@ class Gateway:
         """Read the policy again, and nothing else."""
         try:
             config = read_config(self._path)
-            policy = policy_in_force(config, self._classifier.get().release)
+            policy = policy_in_force(config.policy, config.policy_file, self._classifier.get().release)
         except ConfigError as error:
             log.warning("policy_refused", reason=str(error), action=f"kept policy {self._policy.get().number}")
             return

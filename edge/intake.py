@@ -26,6 +26,7 @@ from dataflows.connectors.stdin import StandardInputReader
 from dataflows.connectors.syslog import TcpListeners, TcpSource, UdpListener, UdpSource
 from dataflows.connectors.tls import client_context, server_context
 from dataflows.running import logs
+from dataflows.sections import read_password
 from edge import config as cfg
 from models.contracts.errors import ConfigError, HeadwaterError
 
@@ -135,7 +136,7 @@ class Intake:
                 session_expiry_s=source.session_expiry_s,
                 tls=None if tls is None else client_context(where, tls.ca, tls.certificate, tls.key),
                 username=source.username,
-                password=cfg.read_password(where, source.password_file),
+                password=read_password(where, source.password_file),
             ),
             self._commit,
             self._spool.mark(source.name),

@@ -1,7 +1,8 @@
 """From an output's configuration to a Kafka cluster. Imported where there is one: not every gateway has a client."""
 
 from dataflows.connectors.kafka import Cluster, require_topic
-from edge.config import KafkaOutput, read_password
+from dataflows.sections import read_password
+from edge.config import KafkaOutput
 
 
 def cluster_of(output: KafkaOutput, gateway: str) -> Cluster:

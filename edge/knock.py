@@ -6,7 +6,8 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge.config import Mqtt, MqttOutput, SyslogOutput, read_password
+from dataflows.sections import read_password
+from edge.config import Mqtt, MqttOutput, SyslogOutput
 from models.contracts.errors import UnavailableError
 
 _WITHIN_S = 3.0

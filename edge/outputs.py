@@ -11,6 +11,7 @@ from dataflows.connectors.courier import Carrier, CourierSink, Limits
 from dataflows.connectors.json_lines import JsonLinesCarrier
 from dataflows.connectors.siem import SiemCarrier
 from dataflows.observer import Observer
+from dataflows.sections import read_password
 from dataflows.triage import Outlet
 from edge.config import (
     Config,
@@ -22,7 +23,6 @@ from edge.config import (
     Terminal,
     client_id,
     dead_letters,
-    read_password,
 )
 from models.contracts.event import DeadLetter
 from models.contracts.verdict import Verdict

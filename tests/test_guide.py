@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from dataflows import sections
 from dataflows.running.meters import Meters
 from dataflows.running.operations import OperationsServer
 from edge import config
@@ -20,12 +21,12 @@ SOURCE_KEYS = {"name", "max_event_bytes"}
 OUTPUT_KEYS = {"name", "routes", "backlog_max_bytes"}
 SECTIONS: dict[str, tuple[type[msgspec.Struct], set[str]]] = {
     "`[gateway]`": (config.Gateway, set()),
-    "`[model]`": (config.Model, set()),
+    "`[model]`": (sections.Model, set()),
     "`[policy]`": (Policy, set()),
     "`[policy.cache]`": (CacheRules, set()),
     "`[spool]`": (config.Spool, set()),
-    "`[repeats]`": (config.Repeats, set()),
-    "`[operations]`": (config.Operations, set()),
+    "`[repeats]`": (sections.Repeats, set()),
+    "`[operations]`": (sections.Operations, set()),
     '`kind = "syslog-udp"`': (config.SyslogUdp, SOURCE_KEYS),
     '`kind = "syslog-tcp"`': (config.SyslogTcp, SOURCE_KEYS),
     '`kind = "mqtt"`': (config.Mqtt, SOURCE_KEYS),

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from dataflows.cache.snapshot import Made
 from dataflows.running.cache_files import audit_secret, keep, read_kept, snapshot_path
-from edge.config import Model
+from dataflows.sections import Model
 from edge.control import ControlServer, socket_path
 from edge.main import main
 from models.classifier import Classifier, Current

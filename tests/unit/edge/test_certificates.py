@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from dataflows.sections import ClientTls, ServerTls
 from edge.certificates import Identity, expiry, identities, load_all
-from edge.config import ClientTls, Config, Mqtt, ServerTls, SyslogTcp
+from edge.config import Config, Mqtt, SyslogTcp
 from models.contracts.errors import ConfigError
 
 

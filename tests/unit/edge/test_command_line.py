@@ -12,7 +12,8 @@ from time import sleep
 import pytest
 from msgspec import UNSET
 
-from edge.config import Config, Model, SyslogTcp, SyslogUdp, read_config
+from dataflows.sections import Model
+from edge.config import Config, SyslogTcp, SyslogUdp, read_config
 from models.release_file import SHIPPED, digest_of, release_path
 from tests.fakes.tiny_models import tiny_decoder
 

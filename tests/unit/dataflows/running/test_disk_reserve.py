@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dataflows.running.disk_reserve import DiskReserve
 from dataflows.running import disk_reserve
+from dataflows.running.disk_reserve import DiskReserve
 
 
 def test_a_reserve_that_cannot_be_made_is_said_once_and_not_tried_at_every_look(tmp_path: Path) -> None:

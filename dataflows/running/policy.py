@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
-from edge.config import Config, PolicySection
+from dataflows.sections import PolicySection
 from models.contracts.errors import ConfigError
 from models.contracts.policy import Policy
 from models.contracts.release import Release
@@ -17,16 +17,15 @@ _THRESHOLDS = frozenset(("accept_at", "accept_at_by_label", "mass_floor"))
 _PLAIN = Policy()
 
 
-def policy_in_force(config: Config, release: Release) -> Policy:
+def policy_in_force(said: PolicySection, policy_file: str, release: Release) -> Policy:
     """Read and check it; called at start and again on SIGHUP, with the configuration as it is then.
 
     Raises:
         ConfigError: the file, the key, what was found and what is wanted.
     """
-    if not config.policy_file:
-        said, where = config.policy, "`policy`"
-    else:
-        where = config.policy_file
+    where = "`policy`"
+    if policy_file:
+        where = policy_file
         try:
             text = Path(where).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

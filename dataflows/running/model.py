@@ -5,7 +5,7 @@ from time import monotonic
 import structlog
 from msgspec import Struct
 
-from edge.config import Model
+from dataflows.sections import Model
 from models.classifier import Classifier
 from models.opening import open_classifier
 from models.release_file import digest_of, release_path
