@@ -25,12 +25,12 @@ from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.spool import SpoolReader
 from dataflows.connectors.spool_source import SpoolSource
 from dataflows.operators.repeats import Repeats
+from dataflows.running.harvest import Harvest
 from dataflows.running.meters import Meters
 from dataflows.running.pulse import Pulse, PulsingSource
 from dataflows.running.recovery import recovery_config
 from dataflows.triage import triage
 from edge.config import Config, Gateway, JsonLines, SyslogTcp
-from edge.harvest import Harvest
 from edge.intake import Intake, spool_path
 from edge.outputs import dead_letter_sink, outlets
 from edge.readings import readings

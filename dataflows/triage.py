@@ -91,12 +91,12 @@ def triage(
     for outlet in outlets:
         # In front: an outlet may be called as another with something behind it.
         taken = take_routes(f"routes-{outlet.name}", verdicts, outlet.routes)
-        op.output(outlet.name, _keyed(f"keyed-{outlet.name}", taken, lane), outlet.sink)
+        op.output(outlet.name, keyed(f"keyed-{outlet.name}", taken, lane), outlet.sink)
     letters = op.merge("letters", decoded.letters, answered.letters)
-    op.output("dead_letters", _keyed("keyed-dead_letters", letters, lane), dead_letters)
+    op.output("dead_letters", keyed("keyed-dead_letters", letters, lane), dead_letters)
     return flow
 
 
-def _keyed(step_id: str, lists: Stream[list[R]], lane: str) -> KeyedStream[list[R]]:
+def keyed(step_id: str, lists: Stream[list[R]], lane: str) -> KeyedStream[list[R]]:
     """Give each list a key, by which a sink of several partitions spreads them."""
     return op.key_on(step_id, lists, lambda records: lane or records[0].id)

@@ -12,14 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal
 
-from msgspec import Struct
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from dataflows.connectors.backlog import held
 from dataflows.connectors.binding import remedy
 from dataflows.connectors.files import kind_of
+from dataflows.running.findings import Finding, show
 from dataflows.running.model import open_model
 from dataflows.running.policy import policy_in_force
 from dataflows.running.state_lock import is_held
@@ -44,15 +40,6 @@ from models.contracts.errors import ConfigError, HeadwaterError, UnavailableErro
 from models.contracts.policy import NEVER, Policy
 
 _SOON = timedelta(days=30)
-_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
-
-
-class Finding(Struct, frozen=True):
-    """One thing that was examined."""
-
-    part: str
-    state: Literal["ok", "note", "problem"]
-    words: str
 
 
 def report(path: Path) -> int:
@@ -65,19 +52,7 @@ def report(path: Path) -> int:
     require_sound(config, path)
     findings = [Finding("config", "ok", f"{path}: sources {_names(config.sources)}; outputs {_names(config.outputs)}")]
     findings += examine(config, path, datetime.now(UTC))
-    console = Console(highlight=False, soft_wrap=True)
-    if console.is_terminal:
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for finding in findings:
-            table.add_row(Text(finding.state, _STYLES[finding.state]), finding.part, Text(finding.words))
-        console.print(table)
-    else:  # a finding a line, however long
-        width = max(len(finding.part) for finding in findings)
-        for finding in findings:
-            console.print(f"{finding.state:7}  {finding.part:{width}}  {finding.words}", markup=False)
-    problems = sum(finding.state == "problem" for finding in findings)
-    console.print("everything works" if not problems else f"{problems} problem{'s' if problems > 1 else ''}")
-    return 1 if problems else 0
+    return show(findings)
 
 
 def examine(config: Config, path: Path, now: datetime) -> Iterator[Finding]:

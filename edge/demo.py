@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.live import Live
 
 from dataflows.connectors.mqtt_publisher import MqttCarrier, Publishing
-from edge.gateway_process import GatewayProcess, free_port
-from edge.harvest import Harvest
+from dataflows.running.child import free_port
+from dataflows.running.harvest import Harvest
+from edge.gateway_process import GatewayProcess
 from edge.init import SHIPPED_RELEASE
 from edge.loopback import TCP, UDP, LoopbackGateway
 from edge.senders import as_syslog, line_framed, octet_counted, paced, send_tcp, send_udp

@@ -39,7 +39,7 @@ from dataflows.running.disk_reserve import DiskReserve
 from dataflows.running.meters import Meters
 from dataflows.running.model import open_model
 from dataflows.running.operations import OperationsServer
-from dataflows.running.policy import policy_in_force
+from dataflows.running.policy import policy_in_force, renew
 from dataflows.running.pulse import Pulse, PulsingSource, unhealthy
 from dataflows.running.recovery import RunOptions, run_options
 from dataflows.running.service import Committing, Service, exit_code_of, ignore_until_open
@@ -221,28 +221,15 @@ class Gateway:
 
     def reload(self) -> None:
         """Read the policy again, and nothing else."""
-        try:
-            config = read_config(self._path)
-            policy = policy_in_force(config.policy, config.policy_file, self._classifier.get().release)
-        except ConfigError as error:
-            log.warning("policy_refused", reason=str(error), action=f"kept policy {self._policy.get().number}")
-            return
+        renew(self._policy, self._read_policy)
+
+    def _read_policy(self) -> Policy:
+        config = read_config(self._path)
+        policy = policy_in_force(config.policy, config.policy_file, self._classifier.get().release)
         changed = _changed(self._config, config)
         if changed:
             log.warning("restart_needed", changed=changed, action="went on without; only the policy is read again")
-        before = self._policy.get()
-        if policy == before:
-            log.info("policy_unchanged", number=before.number)
-        elif policy.number <= before.number:
-            # Verdicts carry nothing but the number: under one, there can be but one policy.
-            log.warning(
-                "policy_refused",
-                reason=f"it differs from number {before.number}, in force, and has `number` {policy.number}; raise it",
-                action=f"kept policy {before.number}",
-            )
-        else:
-            self._policy.replace(policy)
-            log.info("policy_replaced", before=before.number, now=policy.number)
+        return policy
 
 
 def _state_dir(config: Config) -> Path:

@@ -3,7 +3,8 @@
 import socket
 from pathlib import Path
 
-from edge.gateway_process import GatewayProcess, free_port
+from dataflows.running.child import free_port
+from edge.gateway_process import GatewayProcess
 
 TCP, UDP = "syslog-tcp", "syslog-udp"  # the names of its sources
 

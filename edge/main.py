@@ -1,60 +1,22 @@
 """The command line of a gateway: write a configuration, examine it, classify files, look into its cache, a demo."""
 
-import errno
 import logging
-import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
 from dataflows.running import logs
+from dataflows.running.commands import Commands, ListByDefault
 from edge.config import config_path
-from models.contracts.errors import ConfigError, HeadwaterError, UntrustedError
 
 # Looked up here and not asked of `models.release_file`, which loads a runtime.
 _RELEASES = Path(__file__).parent.parent / "models" / "releases"
 _SHIPPED = ", ".join(sorted(path.stem for path in _RELEASES.glob("*.gguf")))
 
 
-class _Commands(click.Group):
-    """Prints what an operator can mend as one sentence, without a traceback."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except (ConfigError, UntrustedError) as error:
-            click.echo(f"headwater: {error}", err=True)
-            context.exit(2)
-        except HeadwaterError as error:
-            click.echo(f"headwater: {error}", err=True)
-            context.exit(1)
-        except KeyboardInterrupt:
-            context.exit(130)  # 128 + SIGINT, where click would say that it aborted and exit 1
-        except BrokenPipeError:
-            # Whoever read us has had enough. What is still buffered goes nowhere when the interpreter flushes it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            context.exit(141)  # 128 + SIGPIPE, what `head` leaves behind in any shell
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EIO):
-                raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            click.echo(f"headwater: standard output cannot be written: {error.strerror}", err=True)
-            context.exit(1)
-
-
-class _ListByDefault(click.Group):
-    """Lists where no command is named."""
-
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        asks_for_help = arguments[:1] and arguments[0] in context.help_option_names
-        if not asks_for_help and (not arguments or arguments[0].startswith("-")):
-            arguments = ["list", *arguments]
-        return super().parse_args(context, arguments)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="headwater", prog_name="headwater")
 def main() -> None:
     """A verdict for every event, at the gateway where it happens.
@@ -144,7 +106,7 @@ _of_gateway = click.option(
 )
 
 
-@main.group(cls=_ListByDefault)
+@main.group(cls=ListByDefault)
 def cache() -> None:
     """Look into the verdict cache of a gateway: what it answers, why it does, and how to make it forget.
 

@@ -36,8 +36,8 @@ OWNERS = {
     "sklearn": ("quantize/*",),
     "gguf": ("quantize/*", "bench/*"),
     "bytewax": ("dataflows/*", "edge/*", "central/*", "bench/*"),
-    "click": ("*/main.py", "*/__main__.py", "edge/*", "quantize/*", "central/*"),
-    "rich": ("edge/*", "quantize/*", "central/*", "bench/*", "dataflows/connectors/terminal.py"),
+    "click": ("dataflows/running/commands.py", "*/main.py", "*/__main__.py", "edge/*", "quantize/*", "central/*"),
+    "rich": ("dataflows/running/findings.py", "edge/*", "quantize/*", "central/*", "bench/*", "dataflows/connectors/terminal.py"),
 }
 DISTRIBUTIONS = {
     "llama_cpp": "llama-cpp-python",

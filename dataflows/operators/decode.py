@@ -58,10 +58,10 @@ class Reading(Struct, frozen=True, kw_only=True):
     """How the records of one source are read.
 
     Of kind `questions` they are verdicts of gateways, whose events are to be judged anew; of kind `answers` they are
-    verdicts of the centre on events of this gateway, and go on as they are.
+    verdicts of the centre on events of this gateway, and go on as they are; of kind `verdicts`, on events of anybody.
     """
 
-    kind: Literal["events", "questions", "answers"] = "events"
+    kind: Literal["events", "questions", "answers", "verdicts"] = "events"
     gateway: str = ""  # that the events are of; of questions, who asks says it himself
     max_bytes: int = 8192  # of the text; the rest is cut off and the event is marked
     text_path: str = ""  # `a.b.c` into a JSON record; empty: the record is the text
@@ -196,7 +196,7 @@ def _take_verdicts(whole: Decoded, batch: Records, reading: Reading) -> None:
             continue
         if reading.kind == "questions":
             whole.events.append(_asked(verdict))
-        elif verdict.gateway == reading.gateway:
+        elif reading.kind == "verdicts" or verdict.gateway == reading.gateway:
             whole.answers.append(verdict)
         else:
             found = f"for the events of gateway `{verdict.gateway}`, wanted `{reading.gateway}`"

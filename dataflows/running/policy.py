@@ -1,13 +1,16 @@
 """Which policy is in force: the release's own, but for what the operator's file says, or else the configuration."""
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import structlog
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
 from dataflows.sections import PolicySection
+from models.classifier import Current
 from models.contracts.errors import ConfigError
 from models.contracts.policy import Policy
 from models.contracts.release import Release
@@ -15,6 +18,8 @@ from models.contracts.wire import decode_toml
 
 _THRESHOLDS = frozenset(("accept_at", "accept_at_by_label", "mass_floor"))
 _PLAIN = Policy()
+
+log = structlog.get_logger()
 
 
 def policy_in_force(said: PolicySection, policy_file: str, release: Release) -> Policy:
@@ -47,6 +52,28 @@ def policy_in_force(said: PolicySection, policy_file: str, release: Release) -> 
                 "networks are not supported, list their addresses"
             ) from error
     return policy
+
+
+def renew(current: Current[Policy], read: Callable[[], Policy]) -> None:
+    """Put the policy in force that is read now, if it is sound and newer; say in the log what became of it."""
+    before = current.get()
+    try:
+        policy = read()
+    except ConfigError as error:
+        log.warning("policy_refused", reason=str(error), action=f"kept policy {before.number}")
+        return
+    if policy == before:
+        log.info("policy_unchanged", number=before.number)
+    elif policy.number <= before.number:
+        # Verdicts carry nothing but the number: under one, there can be but one policy.
+        log.warning(
+            "policy_refused",
+            reason=f"it differs from number {before.number}, in force, and has `number` {policy.number}; raise it",
+            action=f"kept policy {before.number}",
+        )
+    else:
+        current.replace(policy)
+        log.info("policy_replaced", before=before.number, now=policy.number)
 
 
 def _with(said: PolicySection, own: Policy) -> Policy:

@@ -1,4 +1,4 @@
-"""One gateway per state directory: locks that the kernel drops when their holders are gone."""
+"""One process per state directory: locks that the kernel drops when their holders are gone."""
 
 import fcntl
 import os
@@ -12,10 +12,10 @@ _PATIENCE_S = 10.0  # an orphaned intake commits and leaves within a second; a l
 
 
 class StateLock:
-    """Two locks on one file: the gateway's own, and one that its intake inherits.
+    """Two locks on one file: the process's own, and one that its children inherit.
 
-    A record lock (`lockf`) belongs to one process, so it says whether a gateway lives. An `flock` belongs to the open
-    file, so it lasts until the intake is gone too: a gateway that is started right after a kill waits until the old
+    A record lock (`lockf`) belongs to one process, so it says whether that lives. An `flock` belongs to the open file,
+    so it lasts until a gateway's intake is gone too: a gateway that is started right after a kill waits until the old
     intake has committed what it accepted and has let go of its ports, and two intakes never write one spool.
     """
 
@@ -30,29 +30,29 @@ class StateLock:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(
-                f"{self._path}: cannot be opened: {error.strerror}; look at its owner, or remove it where no gateway "
-                "runs, or change `gateway.state_dir`"
+                f"{self._path}: cannot be opened: {error.strerror}; look at its owner, or remove it where nothing "
+                "runs, or change `state_dir`"
             ) from error
 
     def acquire(self) -> None:
-        """Take both locks, waiting only for what an earlier gateway left behind.
+        """Take both locks, waiting only for what an earlier process left behind.
 
         Raises:
-            ConfigError: another gateway lives.
+            ConfigError: another process lives.
             UnavailableError: it is gone and its intake does not end; another start may find it gone too.
         """
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise ConfigError(
-                f"{self._path}: held by gateway process {self._holder()}; one gateway per state directory: "
-                "stop that one, or give this one its own `gateway.state_dir`"
+                f"{self._path}: held by process {self._holder()}; one process per state directory: "
+                "stop that one, or give this one its own `state_dir`"
             ) from error
         deadline = time.monotonic() + _PATIENCE_S
         while not self._inherited_lock():
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"{self._path}: still held by the intake of gateway process {self._holder()}, which is gone; "
+                    f"{self._path}: still held by the intake of process {self._holder()}, which is gone; "
                     f"waited {_PATIENCE_S:.0f} s: stop the process `edge.intake` that is left"
                 )
             time.sleep(0.02)

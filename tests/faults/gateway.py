@@ -12,8 +12,9 @@ from time import monotonic, sleep
 import psutil
 
 from dataflows.connectors.spool import SpoolReader
-from edge.gateway_process import GatewayProcess, free_port
-from edge.harvest import Harvest
+from dataflows.running.child import free_port
+from dataflows.running.harvest import Harvest
+from edge.gateway_process import GatewayProcess
 
 # Two on a quiet machine. What is promised of a start is not its speed: two cores may be anybody else's.
 STARTS_WITHIN_S = 240.0

@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge.gateway_process import free_port
+from dataflows.running.child import free_port
 from models.contracts.wire import decode_verdict
 from tests.conftest import absent
 from tests.fakes.tiny_models import tiny_decoder

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 
-from edge.gateway_process import GatewayProcess, free_port
+from dataflows.running.child import free_port
+from edge.gateway_process import GatewayProcess
 from tests.faults.gateway import SAMPLE, STARTS_WITHIN_S, Gateway, kill_intake, running, wait_until
 
 
@@ -120,7 +121,7 @@ def test_a_second_gateway_on_the_same_state_is_refused_and_the_first_goes_on(tmp
         finally:
             second.kill()
         assert (
-            f"lock: held by gateway process {gateway.process.pid}; one gateway per state directory" in second.log_tail()
+            f"lock: held by process {gateway.process.pid}; one process per state directory" in second.log_tail()
         )
         gateway.send(*SAMPLE[:10])
         gateway.await_answers(10)

@@ -9,8 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from dataflows.connectors.backlog import Backlog
+from dataflows.running.findings import Finding
 from dataflows.sections import Model
-from edge.check import Finding, examine
+from edge.check import examine
 from edge.config import Config, FileTail, Gateway, JsonLines, SyslogTcp, SyslogUdp
 from edge.outputs import backlog_path
 from models.contracts.policy import Policy

@@ -4,8 +4,8 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from dataflows.running.harvest import Harvest
 from edge.demo import EVENTS, SAMPLE, Sender, deal, sample, summary
-from edge.harvest import Harvest
 from models.contracts.scalars import EventId
 from models.contracts.verdict import Verdict
 from models.contracts.wire import encode_lines

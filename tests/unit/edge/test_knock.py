@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from dataflows.connectors.tls import client_context
+from dataflows.running.child import free_port
 from edge.config import Mqtt, MqttOutput, SyslogOutput
-from edge.gateway_process import free_port
 from edge.knock import knock_broker, knock_siem
 from models.contracts.errors import UnavailableError
 

@@ -34,7 +34,7 @@ def test_a_second_gateway_is_refused_and_told_who_holds_the_directory(tmp_path: 
     ) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == b"held\n"
-        with pytest.raises(ConfigError, match=rf"lock: held by gateway process {first.pid};.*gateway.state_dir"):
+        with pytest.raises(ConfigError, match=rf"lock: held by process {first.pid};.*`state_dir`"):
             StateLock(tmp_path).acquire()
         first.kill()
 
@@ -63,7 +63,7 @@ def test_a_gateway_waits_until_the_intake_of_a_dead_one_is_gone(
         assert first.stdout.readline() == b"held\n"
         first.wait()
         lock = StateLock(tmp_path)
-        with pytest.raises(UnavailableError, match=rf"intake of gateway process {first.pid}, which is gone"):
+        with pytest.raises(UnavailableError, match=rf"intake of process {first.pid}, which is gone"):
             lock.acquire()
         assert first.stdin is not None
         first.stdin.close()
@@ -74,7 +74,7 @@ def test_a_gateway_waits_until_the_intake_of_a_dead_one_is_gone(
 
 def test_a_lock_that_cannot_be_opened_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
-    with pytest.raises(ConfigError, match=r"lock: cannot be opened: Is a directory; .*`gateway.state_dir`"):
+    with pytest.raises(ConfigError, match=r"lock: cannot be opened: Is a directory; .*`state_dir`"):
         StateLock(tmp_path)
     with pytest.raises(ConfigError, match=r"lock: cannot be opened: Is a directory"):
         is_held(tmp_path)
@@ -95,6 +95,6 @@ def test_who_only_asks_is_told_of_a_gateway_and_does_not_disturb_it(tmp_path: Pa
         assert first.stdout is not None
         assert first.stdout.readline() == b"held\n"
         assert is_held(tmp_path)
-        with pytest.raises(ConfigError, match=rf"held by gateway process {first.pid}"):
+        with pytest.raises(ConfigError, match=rf"held by process {first.pid}"):
             StateLock(tmp_path).acquire()
         first.kill()

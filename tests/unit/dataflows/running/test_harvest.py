@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from edge.harvest import Harvest
+from dataflows.running.harvest import Harvest
 from models.contracts.scalars import EventId
 from models.contracts.verdict import Verdict
 from models.contracts.wire import encode_lines
