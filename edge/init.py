@@ -1,37 +1,16 @@
-"""Writes a first configuration: the commented template with the digest of the shipped release."""
+"""The first configuration of a gateway."""
 
-from importlib import resources
 from pathlib import Path
-from string import Template
 
-from models.contracts.errors import ConfigError
-from models.release_file import digest_of, release_path
+from dataflows.running.first_config import write_first
 
 SHIPPED_RELEASE = "soc-triage"
 
 
-def config_text(release: str, sha256: str) -> str:
-    """Return the template with the release filled in."""
-    template = resources.files("edge").joinpath("template.toml").read_text(encoding="utf-8")
-    return Template(template).substitute(release=release, sha256=sha256)
-
-
 def write_config(path: Path, *, force: bool) -> None:
-    """Write the first configuration, and make the folder it goes to.
+    """Write it, and make the folder it goes to.
 
     Raises:
         ConfigError: there is one already, or the place cannot be written.
     """
-    text = config_text(SHIPPED_RELEASE, digest_of(release_path(SHIPPED_RELEASE)))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        if not path.exists():  # what is in the way is no file of that name, but something else where a folder should be
-            raise ConfigError(f"{path.parent}: is no folder; give another --path") from error
-        raise ConfigError(f"{path}: exists; kept it. Give another --path, or --force to overwrite") from error
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written: {error.strerror}; look at its folder's owner, or give another --path"
-        ) from error
+    write_first(path, "edge", SHIPPED_RELEASE, force=force)

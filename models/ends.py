@@ -3,7 +3,7 @@
 Who speaks stands at the front, and how it ended at the back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _WORD = 64  # what is looked through for the end of a word; a longer one is cut
 # What a value may hold inside a word (`models/fields.py`), and what joins two words to one.
@@ -18,7 +18,7 @@ def ends_of_text(text: str, limit: int) -> list[str]:
     return [text[:head], text[tail:]]
 
 
-def ends_of_tokens(tokens: Sequence[int], limit: int, pieces: Sequence[bytes]) -> list[list[int]]:
+def ends_of_tokens(tokens: Sequence[int], limit: int, pieces: Sequence[bytes] | Mapping[int, bytes]) -> list[list[int]]:
     """Return at most `limit` tokens, or the two ends of more; the bytes of each are in `pieces`."""
     if len(tokens) <= limit:
         return [list(tokens)]

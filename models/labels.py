@@ -9,7 +9,7 @@ label is the sum over its spellings; the label mass is the sum over all labels, 
 that sum to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,10 @@ class Question(Struct, frozen=True):
 class LabelTree:
     """Which rows of logits to ask for behind a text, and how to read them."""
 
-    def __init__(self, names: Sequence[str], spellings: Sequence[Sequence[Sequence[int]]]) -> None:
-        """Build the tree from each label's spellings in tokens.
+    def __init__(
+        self, names: Sequence[str], spellings: Sequence[Sequence[Sequence[int]]], *, most: int | None = None
+    ) -> None:
+        """Build the tree from each label's spellings in tokens; a question has no more than `most` answers.
 
         Raises:
             UntrustedError: the vocabulary cannot tell two labels apart.
@@ -53,7 +55,11 @@ class LabelTree:
                         f"label `{owners[way[:depth]]}` is how label `{name}` begins, token for token; rename one"
                     )
         places = sorted(path for path, tokens in children.items() if not path or len(tokens) > 1)
-        self.questions = tuple(Question(path, np.array(sorted(children[path]), np.int32)) for path in places)
+        self.questions = tuple(
+            Question(path, np.array(answers, np.int32))
+            for path in places
+            for answers in _shares(sorted(children[path]), most)
+        )
         self._ways = [[self._steps(way) for way in ways] for ways in kept]
 
     def read(self, answers: Sequence[Float64s]) -> Float64s:
@@ -66,7 +72,7 @@ class LabelTree:
         return [
             (place, int(np.searchsorted(question.answers, way[len(question.path)])))
             for place, question in enumerate(self.questions)
-            if len(way) > len(question.path) and way[: len(question.path)] == question.path
+            if way[: len(question.path)] == question.path and way[len(question.path)] in question.answers
         ]
 
 
@@ -74,6 +80,10 @@ def _shortest(ways: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """Return the distinct spellings but for those that only go on where another ends."""
     distinct = {tuple(way) for way in ways}
     return sorted(way for way in distinct if not any(way[:depth] in distinct for depth in range(len(way))))
+
+
+def _shares(answers: list[int], most: int | None) -> Iterator[list[int]]:
+    return (answers[at : at + (most or len(answers))] for at in range(0, len(answers), most or len(answers)))
 
 
 def log_totals(logits: npt.NDArray[np.float32]) -> Float64s:

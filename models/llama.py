@@ -14,7 +14,7 @@ import ctypes
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -183,6 +183,7 @@ class Tokeniser:
         self._handle, self._path = handle, path
         self._lock = threading.Lock()
         self.size: int = native.llama_vocab_n_tokens(handle)
+        self.marks: Iterable[int] = range(self.size)
         self.start: int | None = _token_or_none(native.llama_vocab_bos(handle))
         self.end: int | None = _token_or_none(native.llama_vocab_eos(handle))
         self.adds_start = bool(native.llama_vocab_get_add_bos(handle))

@@ -19,7 +19,7 @@ from models.contracts.errors import UntrustedError
 from models.contracts.release import Prompt
 from models.contracts.task import Task
 from models.fields import ABSENT, SEPARATOR
-from models.vocabulary import Vocabulary
+from models.vocabulary import TextEncoder
 
 _EVENT = "<<the event stands here>>"
 # What running a stranger's template may raise: RuntimeError is a recursion's, ArithmeticError a division's.
@@ -41,7 +41,7 @@ class Frame(Struct, frozen=True, kw_only=True):
     folds_lines: bool  # nothing but a line end parts the event from what is around it, so it may hold none
 
 
-def frame(prompt: Prompt, task: Task, vocabulary: Vocabulary, chat_template: str | None) -> Frame:
+def frame(prompt: Prompt, task: Task, vocabulary: TextEncoder, chat_template: str | None) -> Frame:
     """Return the tokens around an event.
 
     Raises:

@@ -4,11 +4,11 @@ llama.cpp finds user-defined tokens (`[PAD151646]`) even in plain text, and a Se
 into its control token. Where that happens the text is cut inside the token, and its parts are encoded apart.
 """
 
+import sys
+from collections.abc import Iterable
 from functools import cached_property
+from itertools import accumulate
 from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 _UNKNOWN = ("[UNK]", "<unk>")
 _CUTS = 4  # rounds of cutting; then character by character
@@ -17,7 +17,7 @@ _CUTS = 4  # rounds of cutting; then character by character
 class RawTokeniser(Protocol):
     """What a runtime's tokeniser does, call by call."""
 
-    size: int
+    marks: Iterable[int]  # the tokens that are no plain text, and perhaps others
     start: int | None
     end: int | None
     adds_start: bool
@@ -32,12 +32,19 @@ class RawTokeniser(Protocol):
     def is_unknown(self, token: int) -> bool: ...
 
 
-class Vocabulary:
+class ListedTokeniser(RawTokeniser, Protocol):
+    """One whose tokens are all known: they are the numbers below `size`."""
+
+    size: int
+
+
+class TextEncoder:
     """Encodes what strangers wrote and what we wrote, each as it must be."""
+
+    most_marks = sys.maxsize  # a text with more of them is encoded character by character
 
     def __init__(self, raw: RawTokeniser) -> None:
         self._raw = raw
-        self.size = raw.size
         self._adds_space = raw.is_sentence_piece and raw.piece(raw.tokens(b"a")[0]).startswith(b" ")
 
     def encode(self, text: str) -> list[int]:
@@ -66,7 +73,7 @@ class Vocabulary:
         What the vocabulary cannot spell stays, as its token for the unknown.
         """
         first, *inner, last = self._raw.tokens(text.encode("utf-8", "replace"), add_special=True)
-        return [first, *(token for token in inner if not self._special[token] or self._is_unknown(token)), last]
+        return [first, *(token for token in inner if token not in self._special or self._is_unknown(token)), last]
 
     @property
     def marks_both_ends(self) -> bool:
@@ -83,29 +90,13 @@ class Vocabulary:
         """How the token that ends a text is written, for chat templates."""
         return "" if self._raw.end is None else self._raw.spelling(self._raw.end)
 
-    @cached_property
-    def pieces(self) -> list[bytes]:
-        """The bytes that each token stands for; nothing for control tokens."""
-        return [b"" if self._special[token] else self._raw.piece(token) for token in range(self.size)]
+    def pieces_of(self, tokens: Iterable[int]) -> dict[int, bytes]:
+        """Return the bytes that each of these tokens stands for; nothing for control tokens."""
+        return {token: b"" if token in self._special else self._raw.piece(token) for token in set(tokens)}
 
     @cached_property
-    def token_of_piece(self) -> dict[bytes, int]:
-        """The one token for these bytes, as the tokeniser prefers them: defined, normal, a byte's stand-in."""
-        found: dict[bytes, int] = {}
-        for token in sorted(
-            range(self.size), key=lambda token: (self._raw.is_byte(token), not self._raw.is_user_defined(token))
-        ):
-            if piece := self.pieces[token]:
-                found.setdefault(piece, token)
-        return found
-
-    @cached_property
-    def _special_tokens(self) -> frozenset[int]:
-        return frozenset(np.flatnonzero(self._special).tolist())
-
-    @cached_property
-    def _special(self) -> npt.NDArray[np.bool_]:
-        return np.fromiter(map(self._is_special, range(self.size)), np.bool_, self.size)
+    def _special(self) -> frozenset[int]:
+        return frozenset(filter(self._is_special, self._raw.marks))
 
     def _is_unknown(self, token: int) -> bool:
         # Converters often say that it is a control token.
@@ -119,21 +110,25 @@ class Vocabulary:
 
     def _plain(self, text: bytes, cuts: int) -> list[int]:
         tokens = self._exactly(text)
-        if self._special_tokens.isdisjoint(tokens):
+        if self._special.isdisjoint(tokens):
             return tokens
-        special = self._special[np.array(tokens, np.int32)]
-        ends = np.cumsum([len(self._raw.piece(token, special=True)) for token in tokens]).tolist()
-        if not cuts or ends[-1] != len(text):
+        ends = list(accumulate(len(self._raw.piece(token, special=True)) for token in tokens))
+        found = sum(token in self._special for token in tokens)
+        if not cuts or ends[-1] != len(text) or found > self.most_marks:
             return self._by_character(text)
         # Behind its first byte, each token that must not be is two texts.
-        bounds = [end - len(self._raw.piece(tokens[i], special=True)) + 1 for i, end in enumerate(ends) if special[i]]
+        bounds = [
+            end - len(self._raw.piece(token, special=True)) + 1
+            for token, end in zip(tokens, ends, strict=True)
+            if token in self._special
+        ]
         parts = [text[begin:end] for begin, end in zip([0, *bounds], [*bounds, len(text)], strict=True)]
         return [token for part in parts if part for token in self._plain(part, cuts - 1)]
 
     def _by_character(self, text: bytes) -> list[int]:
         """Encode characters apart: what is left for a text that fights the tokeniser. Control tokens are dropped."""
         tokens = (token for character in text.decode("utf-8", "replace") for token in self._exactly(character.encode()))
-        return [token for token in tokens if not self._special[token]]
+        return [token for token in tokens if token not in self._special]
 
     def _exactly(self, text: bytes) -> list[int]:
         if not self._adds_space:
@@ -144,3 +139,27 @@ class Vocabulary:
         """Encode behind a line end, which joins no token, and take it and the added space off."""
         guard = self._raw.tokens(b"\n")
         return self._raw.tokens(b"\n" + text, parse_special=parse_special)[len(guard) :]
+
+
+class Vocabulary(TextEncoder):
+    """All tokens of a model besides, by what they stand for."""
+
+    def __init__(self, raw: ListedTokeniser) -> None:
+        super().__init__(raw)
+        self.size = raw.size
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes that each token stands for; nothing for control tokens."""
+        return [b"" if token in self._special else self._raw.piece(token) for token in range(self.size)]
+
+    @cached_property
+    def token_of_piece(self) -> dict[bytes, int]:
+        """The one token for these bytes, as the tokeniser prefers them: defined, normal, a byte's stand-in."""
+        found: dict[bytes, int] = {}
+        for token in sorted(
+            range(self.size), key=lambda token: (self._raw.is_byte(token), not self._raw.is_user_defined(token))
+        ):
+            if piece := self.pieces[token]:
+                found.setdefault(piece, token)
+        return found

@@ -14,9 +14,10 @@ ROOT = Path(__file__).parent.parent
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # Debian keeps its servers out of PATH
 
 SLOW_S = 7200  # of a long form: half an hour on a quiet machine, and soaks share theirs
-# Of a test that starts gateways, some of them four, or a broker, which Maven has to fetch the first time: seconds on a
+# Of a test that starts gateways, some of them four, or a server, which Maven has to fetch the first time: seconds on a
 # quiet machine, minutes on a starved one.
 FAULTS_S = 600
+FETCHED = {"kafka", "opensearch"}  # the fixtures of such servers
 SAY_EVERY_S = 10.0
 
 # How long an example takes says how busy the machine is; how fast we are is what the benches say.
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(SLOW_S))
-        elif item.path.is_relative_to(ROOT / "tests" / "faults") or "kafka" in getattr(item, "fixturenames", ()):
+        elif item.path.is_relative_to(ROOT / "tests" / "faults") or FETCHED & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.timeout(FAULTS_S))
 
 

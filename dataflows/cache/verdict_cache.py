@@ -206,7 +206,7 @@ class VerdictCache:
         self._copied = frozenset(field.name for field in task.fields if field.kind == "copied")
         self._masking = Masking(rules.masks, rules.known_addresses)
         self._thresholds = tuple(policy.accepts_from(name) for name in task.label_names)
-        self._may_doubt = rules.doubtful and policy.doubtful != "unsure"
+        self._may_doubt = rules.doubtful and not policy.may_be_unsure
         self._decision += 1
         self.counts["evicted"] += self._shelf.limit(rules.max_entries, rules.max_key_bytes)
         if self._recent.maxlen != rules.recent_events:

@@ -421,6 +421,7 @@ def refused_letter(sink: str, payload: bytes, reason: str) -> DeadLetter:
         detail=detail,
         raw=payload,
         topic=verdict.topic,
+        gateway=verdict.gateway,
     )
 
 

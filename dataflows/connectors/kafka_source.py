@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from dataflows.connectors.batch import Batch
 from dataflows.connectors.kafka import Cluster, reason
+from dataflows.connectors.kafka_reader import headers_of
 from models.contracts.errors import ConfigError
 
 _LONG_DUE = datetime(1970, 1, 1, tzinfo=UTC)  # always due: see `spool_source.py`
@@ -49,6 +50,8 @@ class Consuming(Struct, frozen=True, kw_only=True):
     start: Literal["oldest", "newest"] = "oldest"  # of a partition that is there when the flow first starts
     gone: Literal["oldest", "newest", "stop"] = "stop"
     slots: int = 1
+    process: int = 0  # our number in a cluster: we read the slots that leave it when they are divided by `processes`
+    processes: int = 1
     batch_records: int = 500
     look_every_s: float = 10.0  # for new partitions
 
@@ -57,12 +60,24 @@ class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
     """Reads a topic until `stop` is set or, with `drain`, until the ends that its partitions have at first."""
 
     def __init__(self, consuming: Consuming, stop: Event, *, drain: bool = False) -> None:
+        """Describe the source; nothing is asked yet.
+
+        Raises:
+            ConfigError: a process of the cluster would have nothing to read.
+        """
+        if consuming.slots < consuming.processes:
+            raise ConfigError(
+                f"source {consuming.name}: found {consuming.slots} slots for {consuming.processes} processes, wanted "
+                "at least one each; the number of slots belongs to the recovery store, so start fewer processes"
+            )
         self._consuming = consuming
         self._stop = stop
         self._drain = drain
 
     def list_parts(self) -> list[str]:
-        return [f"slot-{number}" for number in range(self._consuming.slots)]
+        # Those of others are theirs to read: nothing that is read here crosses to another process.
+        of = self._consuming
+        return [f"slot-{number}" for number in range(of.process, of.slots, of.processes)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: Offsets | None) -> "KafkaSlot":  # noqa: ARG002
         slot = int(for_part.removeprefix("slot-"))
@@ -81,6 +96,7 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         self._is_first_start = resume is None
         self._assigned: set[int] = set()
         self._ended: set[int] = set()
+        self._gaps: set[int] = set()  # partitions that librdkafka has let go, for what was wanted of them is gone
         self._committable: Offsets | None = None
         self._look_at = 0.0
         self._said = ""
@@ -110,6 +126,8 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
             raise StopIteration
         if monotonic() >= self._look_at:
             self._look_at = monotonic() + (self._consuming.look_every_s if self._look() else _RETRY_S)
+        if self._gaps:
+            self._cross_gaps()
         if not self._assigned:
             self._stop.wait(_AWAY_S)
             return []
@@ -131,26 +149,31 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
     def _batches(self, messages: Sequence[Message]) -> list[Batch]:
         by_partition: dict[int, list[Message]] = defaultdict(list)
         for message in messages:
-            error, (partition, _) = message.error(), _place(message)
+            error, partition = message.error(), cast("int", message.partition())
             if error is None:
                 by_partition[partition].append(message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 self._ended.add(partition)
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
-                self._cross_gap(partition)
+                self._gaps.add(partition)
             else:
                 self._on_error(error)
         return [self._batch(partition, found) for partition, found in by_partition.items()]
 
     def _batch(self, partition: int, messages: Sequence[Message]) -> Batch:
         self._said = ""
-        topic, offsets = self._consuming.topic, [_place(message)[1] for message in messages]
-        self._next[partition] = offsets[-1] + 1
+        topic, offsets = self._consuming.topic, [message.offset() for message in messages]
+        self._next[partition] = cast("int", offsets[-1]) + 1
+        keys = [message.key() for message in messages]
+        headers = [headers_of(message) for message in messages]
         return Batch(
             source=self._consuming.name,
             received_at_ms=int(time() * 1000),
             records=[message.value() or b"" for message in messages],
             ids=[f"{topic}.{partition}.{offset}" for offset in offsets],
+            topics=[topic] * len(messages),
+            keys=keys if any(key is not None for key in keys) else [],
+            headers=headers if any(headers) else [],
         )
 
     def _look(self) -> bool:
@@ -195,11 +218,20 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         low, high = self._consumer.get_watermark_offsets(where, timeout=_ASK_WITHIN_S, cached=False)
         return low, high
 
+    def _cross_gaps(self) -> None:
+        try:
+            for partition in sorted(self._gaps):
+                self._cross_gap(partition)
+                self._gaps.discard(partition)
+        except KafkaException as error:  # no broker said what is left; asked again at the next batch
+            self._on_error(error.args[0])
+
     def _cross_gap(self, partition: int) -> None:
         """Go on behind records that are gone, as the operator wants it.
 
         Raises:
             ConfigError: he wants to decide each time.
+            KafkaException: no broker says what is left.
         """
         wanted, policy = self._next[partition], self._consuming.gone
         low, high = self._span(partition)
@@ -229,8 +261,3 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         if said != self._said:
             self._said = said
             log.warning("kafka_unavailable", brokers=self._consuming.cluster.brokers, reason=said)
-
-
-def _place(message: Message) -> tuple[int, int]:
-    """Return partition and offset, which every message has that was consumed."""
-    return cast("tuple[int, int]", (message.partition(), message.offset()))

@@ -30,19 +30,27 @@ def decide_window(judged: Judged, policy: Policy) -> list[Verdict]:
     The most probable label stands, and the verdict is accepted, when its probability reaches the label's threshold and
     the labels cover at least `mass_floor` of what the model would say. Otherwise it takes the policy's doubtful route;
     there, `unsure` means the task's default label with its own probability. Of equally probable labels the first wins.
-    An event on which no model said anything has the default label and goes to review, with the reason.
+    An event on which no model said anything has the default label and goes to review, with the reason. The first of the
+    policy's rules that fits what is known of an event's asset overrides thresholds and doubtful route.
     """
     release, revision = judged.release, judged.revision
     templates = judged.templates or repeat(None, len(judged.events))
     names = release.task.label_names
-    thresholds = [policy.accepts_from(name) for name in names]
+    standard = [policy.accepts_from(name) for name in names], policy.doubtful
+    ruled = [
+        (rule, ([policy.accepts_from(name, rule) for name in names], rule.doubtful or policy.doubtful))
+        for rule in policy.when
+    ]
     default = names.index(release.task.default_label)
-    title, number, floor, doubtful = release.title, policy.number, policy.mass_floor, policy.doubtful
+    title, number, floor = release.title, policy.number, policy.mass_floor
     verdicts = []
     for event, opinion, template in zip(judged.events, judged.opinions, templates, strict=True):
         probabilities = opinion.probabilities
         if len(probabilities) != len(names):
             raise RuntimeError(f"{title}: {len(probabilities)} probabilities for {len(names)} labels; stopped the flow")
+        thresholds, doubtful = standard
+        if ruled and event.context:
+            thresholds, doubtful = next((other for rule, other in ruled if rule.fits(event.context)), standard)
         confidence = max(probabilities)
         best = probabilities.index(confidence)
         route: Route = "accepted"

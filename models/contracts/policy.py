@@ -1,6 +1,7 @@
 """Thresholds, routes and cache rules: small, versioned, changes often."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, get_args
 
 from msgspec import Meta, Struct, field
@@ -46,6 +47,22 @@ class CacheRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     recent_s: _Seconds = 600.0
 
 
+Doubtful = Literal["escalated", "review", "unsure"]
+
+
+class ContextRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is decided otherwise about events of which all this is known; what is left out stays the policy's."""
+
+    context: Annotated[dict[str, str], Meta(min_length=1)]
+    accept_at: Probability | None = None  # for every label that `accept_at_by_label` of this rule does not name
+    accept_at_by_label: dict[LabelName, Probability] = field(default_factory=dict)
+    doubtful: Doubtful | None = None
+
+    def fits(self, context: Mapping[str, str]) -> bool:
+        """Tell whether all that this rule asks for is known of an event."""
+        return self.context.items() <= context.items()
+
+
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="policy/1"):
     """From which confidence on a verdict stands by itself, and where the others go.
 
@@ -56,10 +73,18 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
     accept_at: Probability = 0.8
     accept_at_by_label: dict[LabelName, Probability] = field(default_factory=dict)  # overrides `accept_at`
     mass_floor: Probability = 0.0  # below this label mass nothing is accepted, however confident
-    doubtful: Literal["escalated", "review", "unsure"] = "review"  # where what is not accepted goes
+    doubtful: Doubtful = "review"  # where what is not accepted goes
+    when: tuple[ContextRule, ...] = ()  # the first that fits an event counts
     cache: CacheRules = CacheRules()
 
-    def accepts_from(self, label: str) -> float:
+    @property
+    def may_be_unsure(self) -> bool:
+        """Whether there are events of which nobody looks at what is not accepted."""
+        return "unsure" in (self.doubtful, *(rule.doubtful for rule in self.when))
+
+    def accepts_from(self, label: str, rule: ContextRule | None = None) -> float:
         """Return the confidence from which on a verdict with this label is accepted; infinity when it never is."""
         threshold = self.accept_at_by_label.get(label, self.accept_at)
+        if rule is not None:
+            threshold = rule.accept_at_by_label.get(label, threshold if rule.accept_at is None else rule.accept_at)
         return threshold if threshold < NEVER else math.inf

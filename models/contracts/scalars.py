@@ -18,6 +18,9 @@ Name = Annotated[str, _NAME]
 LabelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.?-]{0,63}$")]
 """A name, in which data of others may have a `?`: labels are called as the data calls them."""
 
+FactName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]{2,31}$")]
+"""What a fact about an asset is called. Three letters at least: as `name:value` none reads as an address or a time."""
+
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
 Number = Annotated[int, Meta(ge=1)]

@@ -7,14 +7,16 @@ from typing import Any
 
 import msgspec
 
+from models.contracts.answer import Answer
 from models.contracts.event import DeadLetter, Event
+from models.contracts.incident import Incident
 from models.contracts.opinion import Opinion
 from models.contracts.policy import Policy
 from models.contracts.release import Release
 from models.contracts.task import Task
 from models.contracts.verdict import Verdict
 
-RECORDS: tuple[type[msgspec.Struct], ...] = (Event, DeadLetter, Task, Opinion, Verdict, Policy, Release)
+RECORDS: tuple[type[msgspec.Struct], ...] = (Event, DeadLetter, Task, Opinion, Verdict, Policy, Release, Answer, Incident)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"  # the one msgspec writes
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from models.contracts.scalars import LabelName, Name, Number
+from models.contracts.scalars import FactName, LabelName, Name, Number
 
 
 class Label(Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +36,7 @@ class Task(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="t
     default_label: LabelName  # what an event gets that nothing is sure of
     fields: tuple[Field, ...] = ()
     fields_for: tuple[LabelName, ...] = ()  # only events with these labels have fields read off
+    context: tuple[FactName, ...] = ()  # what a model is shown of an event's context, in front of the event
 
     def __post_init__(self) -> None:
         names = self.label_names

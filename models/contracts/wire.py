@@ -11,8 +11,10 @@ from typing import TypeVar
 import msgspec
 from msgspec import inspect
 
+from models.contracts.answer import Answer
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.event import DeadLetter, Event
+from models.contracts.incident import Incident
 from models.contracts.verdict import Verdict
 
 T = TypeVar("T")
@@ -27,6 +29,9 @@ _encoder = msgspec.json.Encoder()
 _verdicts = msgspec.json.Decoder(Verdict)
 _dead_letters = msgspec.json.Decoder(DeadLetter)
 _events = msgspec.json.Decoder(Event)
+_incidents = msgspec.json.Decoder(Incident)
+_answers = msgspec.json.Decoder(Answer)
+_delivered: msgspec.json.Decoder[Verdict | Incident] = msgspec.json.Decoder(Verdict | Incident)
 
 
 def encode(record: msgspec.Struct) -> bytes:
@@ -64,6 +69,33 @@ def decode_event(line: bytes) -> Event:
         InputError: it is not one.
     """
     return _decode(_events, line)
+
+
+def decode_answer(line: bytes) -> Answer:
+    """Read what a person said.
+
+    Raises:
+        InputError: it is nothing of the kind.
+    """
+    return _decode(_answers, line)
+
+
+def decode_incident(line: bytes) -> Incident:
+    """Read an incident.
+
+    Raises:
+        InputError: it is not one.
+    """
+    return _decode(_incidents, line)
+
+
+def decode_delivered(line: bytes) -> Verdict | Incident:
+    """Read what is delivered to where people look.
+
+    Raises:
+        InputError: it is neither.
+    """
+    return _decode(_delivered, line)
 
 
 def decode_json(line: bytes | str, kind: type[T], where: str) -> T:

@@ -1,5 +1,6 @@
 """What stands in a topic of a real Kafka."""
 
+import socket
 from dataclasses import dataclass
 from time import monotonic
 
@@ -16,6 +17,7 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def read_all(kafka: LocalKafka, topic: str) -> list[Record]:
@@ -39,7 +41,9 @@ def read_all(kafka: LocalKafka, topic: str) -> list[Record]:
             for message in consumer.consume(1000, timeout=0.5):
                 error = message.error()
                 if error is None:
-                    found.append(Record(message.partition(), message.offset(), message.key(), message.value() or b""))
+                    headers = tuple(message.headers() or ())
+                    place = message.partition(), message.offset()
+                    found.append(Record(*place, message.key(), message.value() or b"", headers))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     left.discard(message.partition())
                 else:
@@ -47,3 +51,9 @@ def read_all(kafka: LocalKafka, topic: str) -> list[Record]:
     finally:
         consumer.close()
     return sorted(found, key=lambda record: (record.partition, record.offset))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

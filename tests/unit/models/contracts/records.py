@@ -5,7 +5,8 @@ import sys
 from hypothesis import strategies as st
 
 from models.contracts.event import DeadLetter, Event
-from models.contracts.policy import ROUTES, Policy
+from models.contracts.incident import Incident
+from models.contracts.policy import ROUTES, ContextRule, Policy
 from models.contracts.release import Calibration, Golden, Prompt, Release
 from models.contracts.scalars import EventId
 from models.contracts.task import Field, Label, Task
@@ -18,6 +19,7 @@ moments = st.integers(0, sys.maxsize)
 probabilities = st.floats(0, 1)
 numbers = st.integers(1, sys.maxsize)
 maybe_text = st.none() | texts
+contexts = st.dictionaries(texts, texts, max_size=3)
 
 events = st.builds(
     Event,
@@ -33,6 +35,7 @@ events = st.builds(
     truncated=st.booleans(),
     replaced=st.booleans(),
     topic=maybe_text,
+    context=contexts,
 )
 dead_letters = st.builds(
     DeadLetter,
@@ -65,6 +68,7 @@ verdicts = st.builds(
     truncated=st.booleans(),
     replaced=st.booleans(),
     topic=maybe_text,
+    context=contexts,
 )
 policies = st.builds(
     Policy,
@@ -73,6 +77,32 @@ policies = st.builds(
     accept_at_by_label=st.dictionaries(names, probabilities, max_size=3),
     mass_floor=probabilities,
     doubtful=st.sampled_from(["escalated", "review", "unsure"]),
+    when=st.lists(
+        st.builds(
+            ContextRule,
+            context=st.dictionaries(texts, texts, min_size=1, max_size=2),
+            accept_at=st.none() | probabilities,
+            doubtful=st.sampled_from([None, "escalated", "review", "unsure"]),
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+incidents = st.builds(
+    Incident,
+    id=texts,
+    rule=names,
+    key=texts,
+    revision=moments,
+    state=st.sampled_from(["open", "closed", "withdrawn"]),
+    first_ms=moments,
+    last_ms=moments,
+    count=moments,
+    late=moments,
+    labels=st.dictionaries(names, moments, max_size=3),
+    gateways=st.lists(names, max_size=2).map(tuple),
+    verdicts=st.lists(verdicts, max_size=2).map(tuple),
+    more=st.lists(event_ids, max_size=3).map(tuple),
+    unnamed=moments,
 )
 
 
@@ -90,6 +120,7 @@ def tasks(draw: st.DrawFn) -> Task:
         default_label=draw(st.sampled_from(labels)),
         fields=tuple(draw(st.lists(copied | choice, max_size=3))),
         fields_for=tuple(draw(st.lists(st.sampled_from(labels), max_size=2))),
+        context=tuple(draw(st.lists(st.sampled_from(["criticality", "zone"]), max_size=2))),
     )
 
 

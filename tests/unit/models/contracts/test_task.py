@@ -50,3 +50,12 @@ def test_one_label_is_no_question() -> None:
 
     with pytest.raises(ConfigError, match=r"length >= 2 - at `\$\.labels`"):
         decode_toml(f'name = "t"\ninstruction = ""\ndefault_label = "a"\n{only}', Task, "task.toml")
+
+
+@pytest.mark.parametrize("fact", ["os", "9lives", "asset zone", "zone]"])
+def test_a_fact_that_would_not_read_as_a_word_of_its_own_is_refused(fact: str) -> None:
+    labels = "".join(f'[[labels]]\nname = "{label.name}"\ndescription = ""\n' for label in LABELS)
+    text = f'name = "t"\ninstruction = ""\ndefault_label = "benign"\ncontext = ["{fact}"]\n{labels}'
+
+    with pytest.raises(ConfigError, match=r"matching regex .* - at `\$\.context\[\.\.\.\]`"):
+        decode_toml(text, Task, "task.toml")

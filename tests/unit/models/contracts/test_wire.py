@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.event import DeadLetter, Event
+from models.contracts.incident import Incident
 from models.contracts.policy import Policy
 from models.contracts.release import Release
 from models.contracts.task import Task
@@ -16,13 +17,22 @@ from models.contracts.verdict import Verdict
 from models.contracts.wire import (
     decode_dead_letter,
     decode_event,
+    decode_incident,
     decode_json,
     decode_toml,
     decode_verdict,
     encode,
     encode_lines,
 )
-from tests.unit.models.contracts.records import dead_letters, events, policies, releases, tasks, verdicts
+from tests.unit.models.contracts.records import (
+    dead_letters,
+    events,
+    incidents,
+    policies,
+    releases,
+    tasks,
+    verdicts,
+)
 
 POLICY = Policy(number=3, accept_at=0.9, doubtful="unsure")
 
@@ -35,6 +45,11 @@ def test_an_event_is_read_back_as_it_was_written(event: Event) -> None:
 @given(verdicts)
 def test_a_verdict_is_read_back_as_it_was_written(verdict: Verdict) -> None:
     assert decode_verdict(encode(verdict)) == verdict
+
+
+@given(incidents)
+def test_an_incident_is_read_back_with_its_verdicts(incident: Incident) -> None:
+    assert decode_incident(encode(incident)) == incident
 
 
 @given(dead_letters)
@@ -59,7 +74,7 @@ def with_more(record: msgspec.Struct, **more: Any) -> bytes:
     return msgspec.json.encode({**msgspec.json.decode(encode(record)), **more})
 
 
-@given(st.one_of(events, verdicts, dead_letters, releases))
+@given(st.one_of(events, verdicts, dead_letters, incidents, releases))
 def test_a_field_from_a_newer_version_is_ignored_on_the_wire(record: msgspec.Struct) -> None:
     assert decode_json(with_more(record, colour="blue"), type(record), "record") == record
 
@@ -70,7 +85,7 @@ def test_an_unknown_key_of_a_policy_or_a_task_is_an_error(record: msgspec.Struct
         decode_json(with_more(record, colour="blue"), type(record), "record")
 
 
-@given(st.one_of(events, verdicts, dead_letters, releases))
+@given(st.one_of(events, verdicts, dead_letters, incidents, releases))
 def test_another_version_of_a_record_is_refused_by_its_tag(record: msgspec.Struct) -> None:
     with pytest.raises(InputError, match=r"Invalid value 'event/99' - at `\$\.type`"):
         decode_json(with_more(record, type="event/99"), type(record), "record")
@@ -84,7 +99,7 @@ def test_a_confidence_outside_zero_and_one_is_refused(verdict: Verdict, confiden
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_record_raise_nothing_but_the_promised_error(line: bytes) -> None:
-    for decode in (decode_event, decode_verdict, decode_dead_letter):
+    for decode in (decode_event, decode_verdict, decode_dead_letter, decode_incident):
         with pytest.raises(InputError):
             decode(line)
 
@@ -95,6 +110,8 @@ def test_bytes_that_are_no_record_raise_nothing_but_the_promised_error(line: byt
         ("acept_at = 0.9", "policy.toml: Object contains unknown field `acept_at`; wanted perhaps `accept_at`"),
         ("accept_at = 1.9", "policy.toml: Expected `float` <= 1.0 - at `$.accept_at`"),
         ('number = "two"', "policy.toml: Expected `int`, got `str` - at `$.number`"),
+        ("[[when]]\naccept_at = 0.9", "policy.toml: Object missing required field `context` - at `$.when[...]`"),
+        ("[[when]]\n[when.context]", "policy.toml: Expected `object` of length >= 1 - at `$.when[...].context`"),
         ('doubtful = "later"', "policy.toml: Invalid enum value 'later' - at `$.doubtful`"),
     ],
 )

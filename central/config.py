@@ -1,0 +1,156 @@
+"""What an operator may set: one TOML file into one frozen record, read once at start."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from dataflows.sections import (
+    Bytes,
+    ClientTls,
+    Model,
+    Operations,
+    PolicySection,
+    Repeats,
+    Seconds,
+    Section,
+    read_toml,
+)
+from models.contracts.policy import ROUTES, Route
+from models.contracts.scalars import LabelName, Name, Number, Port
+
+
+class Centre(Section, frozen=True, kw_only=True):
+    name: Name = "centre"
+    state_dir: str = (
+        "state"  # recovery stores, backlogs, caches; the queue and the warehouse where nothing else is said
+    )
+    epoch_ms: Annotated[int, Meta(ge=10, le=60_000)] = 500  # what a crash can repeat; five syncs each
+
+
+class Kafka(Section, frozen=True, kw_only=True):
+    """Where the brokers are. `python -m central check --create` makes the topics."""
+
+    brokers: str = "127.0.0.1:9092"  # several with commas between
+    prefix: Name = "headwater"  # of the topics' names
+    partitions: Number = 4  # of topics that are to be made
+    replication: Number = 1  # likewise; 3 where there are as many brokers
+    tls: ClientTls | None = None
+    mechanism: Literal["", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    username: str = ""
+    password_file: str = ""
+    start: Literal["oldest", "newest"] = "oldest"  # of what is there when a flow first starts
+    gone: Literal["oldest", "newest", "stop"] = "stop"  # where records were deleted before they were read
+    slots: Annotated[int, Meta(ge=1, le=16)] = (
+        4  # the most processes that share a topic; it belongs to the recovery store
+    )
+
+
+class Mqtt(Section, frozen=True, kw_only=True):
+    """The broker of the gateways."""
+
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    root: str = "headwater"  # of the topics' names
+    tls: ClientTls | None = None
+    username: str = ""
+    password_file: str = ""
+
+
+class ReleaseEngine(Model, frozen=True, kw_only=True, tag_field="kind", tag="release"):
+    """A GGUF on llama.cpp, in this process."""
+
+    release: str = "soc-triage"
+
+
+Engine = ReleaseEngine
+
+
+class EventsTopic(Section, frozen=True, kw_only=True):
+    """Text that others produce, to be judged here first."""
+
+    topic: str
+    name: Name = "events"  # of the source, in verdicts
+    text_path: str = ""  # `a.b.c` into a JSON record; empty: the record is the text
+    id_path: str = ""  # where the sender's own id stands, if it has one
+    max_event_bytes: Bytes = 8192
+
+
+class Triage(Section, frozen=True, kw_only=True):
+    """The flow that answers what gateways doubt."""
+
+    events: EventsTopic | None = None
+    batch_records: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    operations: Operations = Operations(port=9478)
+
+
+class Queue(Section, frozen=True, kw_only=True):
+    """What waits for a person."""
+
+    url: str = ""  # SQLAlchemy's; empty: SQLite in the state directory
+
+
+class Warehouse(Section, frozen=True, kw_only=True):
+    """Every verdict, as Parquet by day."""
+
+    url: str = ""  # a folder or `s3://bucket/prefix`; empty: in the state directory
+    gather_s: Seconds = 5.0  # so long verdicts gather for one file
+
+
+class Index(Section, frozen=True, kw_only=True):
+    """An OpenSearch that analysts search."""
+
+    url: str = "http://127.0.0.1:9200"
+    prefix: str = "headwater"
+    tls: ClientTls | None = None
+    username: str = ""
+    password_file: str = ""
+
+
+class Siem(Section, frozen=True, kw_only=True):
+    """CEF over TCP or TLS, as from a gateway."""
+
+    host: str = "127.0.0.1"
+    port: Port = 6514
+    routes: tuple[Route, ...] = ROUTES
+    tls: ClientTls | None = None
+    severity_by_label: dict[LabelName, Annotated[int, Meta(ge=0, le=10)]] = field(default_factory=dict)
+
+
+class Deliver(Section, frozen=True, kw_only=True):
+    """The flow that brings verdicts to where people work."""
+
+    batch_records: Annotated[int, Meta(ge=1, le=10_000)] = 2000
+    backlog_max_bytes: Bytes = 1 << 30  # of each delivery; then the flow waits, and Kafka keeps
+    queue: Queue = Queue()
+    warehouse: Warehouse = Warehouse()
+    index: Index | None = None
+    siem: Siem | None = None
+    operations: Operations = Operations(port=9479)
+
+
+class Config(Section, frozen=True, kw_only=True):
+    centre: Centre = Centre()
+    kafka: Kafka = Kafka()
+    mqtt: Mqtt = Mqtt()
+    engine: Engine = ReleaseEngine()
+    policy: PolicySection = PolicySection()
+    policy_file: str = ""  # TOML, re-read on SIGHUP; wins over `policy`
+    repeats: Repeats = Repeats()
+    triage: Triage = Triage()
+    deliver: Deliver = Deliver()
+
+
+def config_path() -> Path:
+    """Where the configuration is looked for: `HEADWATER_CENTRAL`, else `./central.toml`."""
+    return Path(os.environ.get("HEADWATER_CENTRAL", "central.toml"))
+
+
+def read_config(path: Path) -> Config:
+    """Read and check the configuration; opens nothing else.
+
+    Raises:
+        ConfigError: the file, the key, what was found and what is wanted.
+    """
+    return read_toml(path, Config, "python -m central init")

@@ -1,0 +1,79 @@
+"""The command line of the centre: write a configuration, examine it, the bridge, the queue, the warehouse, replays."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from central.config import config_path
+from dataflows.running import logs
+from dataflows.running.commands import Commands
+
+_of_centre = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="[default: HEADWATER_CENTRAL, else ./central.toml]",
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="headwater", prog_name="headwater")
+def main() -> None:
+    """What gateways doubt is answered, and verdicts arrive where people work.
+
+    \b
+    Examples:
+      python -m central init && python -m central check --create
+      python -m central bridge                        gateways' uplinks from MQTT to Kafka
+      python -m bytewax.run central.triage            answer what gateways doubt
+      python -m bytewax.run central.deliver           verdicts to queue, warehouse and the others
+      python -m central queue
+      python -m central ask "SELECT label, count(*) FROM verdicts GROUP BY label"
+    """
+    logs.configure(least=logging.WARNING)  # decisions are for the services' logs; here, what is printed says it
+
+
+@main.command()
+@click.option(
+    "--path", type=click.Path(path_type=Path, dir_okay=False), default=Path("central.toml"), show_default=True
+)
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+def init(path: Path, *, force: bool) -> None:
+    """Write a commented configuration with defaults that work.
+
+    Kafka and an MQTT broker on loopback, the shipped model by its SHA-256, queue and warehouse in the state directory.
+
+    \b
+    Examples:
+      python -m central init
+      python -m central init --path /etc/headwater/central.toml
+    """
+    from central.init import write_config  # noqa: PLC0415 - `--help` answers without loading a runtime
+
+    write_config(path, force=force)
+    click.echo(f"wrote {path}; next: python -m central check --create{'' if path == config_path() else f' {path}'}")
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--create", is_flag=True, help="Make the topics that are not there.")
+@click.option("--grow", is_flag=True, help="With --create: give topics more partitions, where more are configured.")
+def check(path: Path | None, *, create: bool, grow: bool) -> None:
+    """Examine configuration, model, brokers, topics, queue, warehouse and index; say in words what to do.
+
+    Exits 0 where everything works, 1 where something does not, 2 where PATH itself cannot be used.
+
+    \b
+    Examples:
+      python -m central check
+      python -m central check --create
+      python -m central check /etc/headwater/central.toml
+    """
+    from central.check import report  # noqa: PLC0415 - as above
+
+    if grow and not create:
+        raise click.UsageError("`--grow` goes with `--create`")
+    sys.exit(report(path or config_path(), create=create, grow=grow))

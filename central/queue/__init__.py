@@ -1,0 +1,1 @@
+"""What waits for a person: kept in a database, claimed by one, answered, and the answers told to everybody."""

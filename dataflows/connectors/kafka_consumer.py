@@ -1,0 +1,187 @@
+"""Records of a Kafka topic outside of a flow: shared by a group and committed to it, or from any offsets on."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from msgspec import Struct
+
+from dataflows.connectors.kafka import Cluster, Value, reason
+from models.contracts.errors import UnavailableError
+
+_MOST = 1000  # at a time
+_ASK_WITHIN_S = 5.0
+_LOOK_EVERY_S = 30.0  # for new partitions
+_AHEAD_KIB = 4096  # what librdkafka fetches ahead of us; more is lost at every change of place
+_NO_GROUP = "headwater-offsets"  # a client must name one; nothing is ever committed to it
+_SESSION_MS = 10_000
+_OUTAGES = (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001
+
+log = structlog.get_logger()
+
+
+class Taken(Struct, frozen=True, gc=False):
+    """A record, and where it lies."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+
+
+class _Consumer:
+    """A consumer of librdkafka's whose errors are ours."""
+
+    def __init__(self, cluster: Cluster, topic: str, settings: Mapping[str, Value]) -> None:
+        self._topic = topic
+        self._where = f"kafka {cluster.brokers}, topic {topic}"
+        self._away: KafkaError | None = None
+        common: dict[str, Value] = {"enable.auto.commit": False, "auto.offset.reset": "earliest"}
+        every: Any = cluster.settings({**common, **settings})
+        self._consumer = Consumer({**every, "error_cb": self._on_error})
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _messages(self, within_s: float) -> list[Message]:
+        """Return what is there, or comes within that time.
+
+        Raises:
+            KafkaException: no broker is there.
+        """
+        first = self._consumer.poll(within_s)
+        if self._away is not None:
+            raise KafkaException(self._away)
+        return [] if first is None else [first, *self._consumer.consume(_MOST, timeout=0)]
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise UnavailableError(f"{self._where}: {reason(self._away or error.args[0])}") from error
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in _OUTAGES:  # others pass by themselves, or come back with a message
+            self._away = error
+
+
+class GroupConsumer(_Consumer):
+    """Our share of a topic; whoever comes back under the same name has its share back at once."""
+
+    def __init__(self, cluster: Cluster, topic: str, *, group: str, member: str) -> None:
+        super().__init__(
+            cluster, topic, {"group.id": group, "group.instance.id": member, "session.timeout.ms": _SESSION_MS}
+        )
+        self._consumer.subscribe([topic])
+
+    def take(self, within_s: float) -> list[Taken]:
+        """Return records that come within that time.
+
+        Raises:
+            UnavailableError: no broker answers.
+        """
+        with self._translated():
+            found = self._messages(within_s)
+            for message in found:
+                error = message.error()
+                if error is not None:
+                    raise KafkaException(error)
+            return [_taken(message) for message in found]
+
+    def commit(self) -> None:
+        """Let the group go on behind what was taken.
+
+        Raises:
+            UnavailableError: it was not committed, and comes again.
+        """
+        with self._translated():
+            self._consumer.commit(asynchronous=False)
+
+
+class Stretch(Struct, frozen=True):
+    """Records that follow each other in their partitions."""
+
+    records: list[Taken]
+    at: dict[int, int]  # of each partition, what comes next
+    anew: frozenset[int]  # partitions that have become shorter: their topic was made anew, and offsets begin again
+
+
+class OffsetReader(_Consumer):
+    """Reads wherever it is told to."""
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        super().__init__(
+            cluster,
+            topic,
+            {
+                "group.id": _NO_GROUP,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": _AHEAD_KIB,
+            },
+        )
+        self._at: dict[int, int] = {}
+        self._partitions: list[int] = []
+        self._look_at = 0.0
+
+    def read(self, start: Mapping[int, int], within_s: float) -> Stretch:
+        """Return what comes within that time of the records from `start` on; a partition not named there is read whole.
+
+        What has expired is left out.
+
+        Raises:
+            UnavailableError: no broker answers, or there is no such topic.
+        """
+        with self._translated():
+            self._go_to({partition: start.get(partition, 0) for partition in self._look()})
+            records, anew = [], set()
+            for message in self._messages(within_s):
+                error, (partition, offset) = message.error(), _place(message)
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
+                    raise KafkaException(error)
+                if offset < self._at[partition]:
+                    anew.add(partition)
+                elif offset > self._at[partition] > 0:
+                    self._tell_of_gap(partition, self._at[partition], offset)
+                if error is None:
+                    records.append(_taken(message))
+                self._at[partition] = offset + (error is None)
+            return Stretch(records, dict(self._at), frozenset(anew))
+
+    def _go_to(self, start: dict[int, int]) -> None:
+        if start != self._at:
+            self._consumer.assign([TopicPartition(self._topic, partition, at) for partition, at in start.items()])
+            self._at = start
+
+    def _tell_of_gap(self, partition: int, wanted: int, found: int) -> None:
+        log.error(
+            "kafka_records_gone",
+            topic=self._topic,
+            partition=partition,
+            wanted=wanted,
+            action=f"going on at {found}",
+            lost=found - wanted,
+        )
+
+    def _look(self) -> list[int]:
+        if monotonic() >= self._look_at:
+            found = self._consumer.list_topics(self._topic, timeout=_ASK_WITHIN_S).topics[self._topic]
+            if found.error is not None:
+                raise KafkaException(found.error)
+            self._partitions = sorted(found.partitions)
+            self._look_at = monotonic() + _LOOK_EVERY_S
+        return self._partitions
+
+
+def _taken(message: Message) -> Taken:
+    partition, offset = _place(message)
+    return Taken(partition, offset, message.key(), message.value() or b"")
+
+
+def _place(message: Message) -> tuple[int, int]:
+    """Return partition and offset, which every message has that was consumed."""
+    return cast("tuple[int, int]", (message.partition(), message.offset()))

@@ -1,0 +1,67 @@
+"""The flows of the centre as they run: a real Kafka, and what becomes of each record."""
+
+from pathlib import Path
+
+import pytest
+
+from central.local_kafka import LocalKafka
+from models.contracts.scalars import EventId
+from models.contracts.verdict import CENTRAL, Verdict
+from tests.fakes.verdicts import verdict
+from tests.real.centre import Centre
+from tests.real.intake import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def centre(tmp_path: Path, kafka: LocalKafka, topic: str) -> Centre:
+    return Centre(tmp_path, kafka, topic[-60:].strip("-_."))
+
+
+def questions(count: int) -> list[Verdict]:
+    return [
+        verdict(id=EventId(f"spool.{n}"), text=f"sshd: Failed password for user{n}", route="escalated", gateway="gw-1")
+        for n in range(count)
+    ]
+
+
+def test_what_a_gateway_doubts_is_answered_under_its_own_id_and_supersedes(centre: Centre) -> None:
+    asked = questions(200)
+    triage = centre.flow("triage")
+    triage.start()
+    try:
+        triage.wait_until_ready(240)
+        centre.produce(centre.names.questions, asked)
+        wait_until(lambda: len(centre.verdicts(centre.names.verdicts)) >= len(asked), "all answers", within_s=120)
+        answers = {answer.id: answer for answer in centre.verdicts(centre.names.verdicts)}
+        assert answers.keys() == {question.id for question in asked}
+        assert {(answer.gateway, answer.revision) for answer in answers.values()} == {("gw-1", CENTRAL)}
+        assert {answer.text for answer in answers.values()} == {question.text for question in asked}
+        assert triage.stop()[0] == 0
+    finally:
+        if triage.ended is None:
+            triage.kill()
+
+
+def test_verdicts_are_delivered_to_the_queue_and_what_is_none_is_a_dead_letter(centre: Centre) -> None:
+    said = [
+        verdict(
+            id=EventId(f"spool.{n}"), route="review" if n % 4 == 0 else "accepted", revision=CENTRAL, gateway="gw-1"
+        )
+        for n in range(100)
+    ]
+    deliver = centre.flow("deliver")
+    deliver.start()
+    try:
+        deliver.wait_until_ready(120)
+        centre.produce(centre.names.verdicts, said)
+        centre.produce_raw(centre.names.verdicts, [b"no verdict"])
+        wait_until(lambda: centre.waiting() == 25, "the queue has what is to be reviewed", within_s=60)
+        wait_until(centre.letters, "a dead letter", within_s=60)
+        (letter,) = centre.letters()
+        assert (letter.reason, letter.raw) == ("not-a-verdict", b"no verdict")
+        assert deliver.stop()[0] == 0
+    finally:
+        if deliver.ended is None:
+            deliver.kill()
