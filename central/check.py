@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from central import topics
-from central.cluster import cluster_of
 from central.config import Config, read_config
 from central.engine import open_engine
+from central.wiring import cluster_of
 from dataflows.running.findings import Finding, show
 from dataflows.running.policy import policy_in_force
 from models.contracts.errors import HeadwaterError

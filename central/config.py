@@ -53,6 +53,7 @@ class Mqtt(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 1883
     root: str = "headwater"  # of the topics' names
+    client_id: str = ""  # of the bridge; empty: the centre's name and `bridge`. Each of several needs its own
     tls: ClientTls | None = None
     username: str = ""
     password_file: str = ""

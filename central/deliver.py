@@ -11,10 +11,10 @@ from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
-from central.cluster import consuming, names_of, publishing
 from central.config import Config, config_path, read_config
 from central.flow_process import FlowProcess
 from central.outlets import outlets
+from central.wiring import consuming, names_of, publishing
 from dataflows.connectors.courier import CourierSink, Limits
 from dataflows.connectors.kafka_publisher import KafkaCarrier
 from dataflows.connectors.kafka_source import KafkaSource

@@ -77,3 +77,24 @@ def check(path: Path | None, *, create: bool, grow: bool) -> None:
     if grow and not create:
         raise click.UsageError("`--grow` goes with `--create`")
     sys.exit(report(path or config_path(), create=create, grow=grow))
+
+
+@main.command()
+@_of_centre
+def bridge(path: Path | None) -> None:
+    """Carry gateways' verdicts from MQTT to Kafka, and the centre's back, until told to stop.
+
+    It remembers nothing: gateways keep what Kafka does not have yet, and ask for what they have not got. Several may
+    run, each with a `mqtt.client_id` of its own. Exits 0 on SIGTERM.
+
+    \b
+    Examples:
+      python -m central bridge
+      python -m central bridge --config /etc/headwater/central.toml
+    """
+    from central.bridge import run  # noqa: PLC0415 - `--help` answers without loading any of it
+    from central.config import read_config  # noqa: PLC0415 - likewise
+    from central.wiring import bridge_of  # noqa: PLC0415 - likewise
+
+    logs.configure()
+    sys.exit(run(bridge_of(read_config(path or config_path()))))

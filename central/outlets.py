@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from central.config import Config, Deliver, Index, Siem
@@ -10,6 +9,7 @@ from central.deliveries.index import Cluster as Search
 from central.deliveries.index import IndexCarrier
 from central.deliveries.queue import QueueCarrier
 from central.flow_process import FlowProcess
+from central.wiring import queue_url
 from dataflows.connectors import cef
 from dataflows.connectors.courier import Carrier, CourierSink, Limits
 from dataflows.connectors.siem import SiemCarrier
@@ -22,11 +22,6 @@ from models.contracts.verdict import Verdict
 from models.contracts.wire import encode
 
 Encode = Callable[[list[Verdict]], Sequence[bytes]]
-
-
-def queue_url(config: Config) -> str:
-    """Return where the queue is: as configured, else a file in the state directory."""
-    return config.deliver.queue.url or f"sqlite:///{Path(config.centre.state_dir).absolute() / 'queue.sqlite3'}"
 
 
 def outlets(config: Config, process: FlowProcess, letters: CourierSink[DeadLetter]) -> list[Outlet]:

@@ -14,10 +14,10 @@ from typing import Any
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
 
-from central.cluster import consuming, names_of, publishing
 from central.config import Config, config_path, read_config
 from central.engine import open_engine
 from central.flow_process import FlowProcess
+from central.wiring import consuming, names_of, publishing
 from dataflows.cache.snapshot import Made
 from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.courier import CourierSink, Limits

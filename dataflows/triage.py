@@ -19,6 +19,7 @@ from dataflows.observer import Observer
 from dataflows.operators.answer import answer
 from dataflows.operators.decide import decide
 from dataflows.operators.decode import Reading, Records, decode
+from dataflows.operators.enrich import Enriching, enrich
 from dataflows.operators.repeats import Repeats, drop_repeats
 from dataflows.operators.routes import take_routes
 from models.classifier import Classifier, Current
@@ -39,6 +40,7 @@ class Outlet(Struct, frozen=True):
     name: str
     sink: VerdictSink
     routes: tuple[Route, ...] = ROUTES
+    when: dict[str, str] = {}  # facts that all have to be known of an event
 
 
 def triage(
@@ -55,6 +57,8 @@ def triage(
     wait: Callable[[float], bool],
     observer: Observer,
     lane: str = "",
+    centre_is_away: Callable[[], bool] = lambda: False,
+    enriching: Enriching | None = None,
 ) -> Dataflow:
     """Lay the flow out; nothing runs yet.
 
@@ -70,15 +74,18 @@ def triage(
         window_events: the most events that are answered at once.
         wait: waits so many seconds, and returns whether to stop; `Event.wait` is one.
         observer: told of every batch.
+        centre_is_away: whether those to whom events are escalated cannot be reached; then they are `unsure`.
+        enriching: what is looked up for events before they are judged, if anything is.
         lane: of the sinks' partitions the one that this process writes to; without one, the records' ids choose.
     """
     flow = Dataflow("triage")
     records = op.input("records", flow, source)
     decoded = decode("decode", records, readings, observer)
     fresh = drop_repeats("drop_repeats", decoded.events, repeats, observer)
+    known = enrich("enrich", fresh, enriching, wait) if enriching else fresh
     answered = answer(
         "answer",
-        fresh,
+        known,
         classifier=classifier,
         policy=policy,
         cache=cache,
@@ -86,11 +93,11 @@ def triage(
         wait=wait,
         observer=observer,
     )
-    decided = decide("decide", answered.judged, policy, observer)
+    decided = decide("decide", answered.judged, policy, observer, centre_is_away)
     verdicts = op.merge("decided_or_answered", decided, decoded.answers)
     for outlet in outlets:
         # In front: an outlet may be called as another with something behind it.
-        taken = take_routes(f"routes-{outlet.name}", verdicts, outlet.routes)
+        taken = take_routes(f"routes-{outlet.name}", verdicts, outlet.routes, outlet.when)
         op.output(outlet.name, keyed(f"keyed-{outlet.name}", taken, lane), outlet.sink)
     letters = op.merge("letters", decoded.letters, answered.letters)
     op.output("dead_letters", keyed("keyed-dead_letters", letters, lane), dead_letters)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dataflows.connectors.tls import client_context, server_context
 from dataflows.sections import ServerTls
-from edge.config import Config, KafkaOutput, Mqtt, MqttOutput, SyslogOutput, SyslogTcp
+from edge.config import UPLINK, Config, KafkaOutput, Mqtt, MqttOutput, SyslogOutput, SyslogTcp
 
 
 class Identity(Struct, frozen=True):
@@ -39,6 +39,9 @@ def _contexts(config: Config) -> Iterator[tuple[str, ssl.SSLContext]]:
                     yield where, client_context(where, part.tls.ca, part.tls.certificate, part.tls.key)
                 case _:
                     pass
+    if config.uplink is not None and config.uplink.tls is not None:
+        tls = config.uplink.tls
+        yield UPLINK, client_context(UPLINK, tls.ca, tls.certificate, tls.key)
 
 
 def identities(config: Config) -> Iterator[Identity]:
@@ -48,6 +51,8 @@ def identities(config: Config) -> Iterator[Identity]:
             tls = getattr(part, "tls", None)
             if tls is not None and tls.certificate:
                 yield Identity(f"{section} {part.name}", tls.certificate)
+    if config.uplink is not None and config.uplink.tls is not None and config.uplink.tls.certificate:
+        yield Identity(UPLINK, config.uplink.tls.certificate)
 
 
 def expiry(path: str) -> datetime:

@@ -21,6 +21,7 @@ from dataflows.running.policy import policy_in_force
 from dataflows.running.state_lock import is_held
 from edge.certificates import expiry, identities, load_all
 from edge.config import (
+    UPLINK,
     Config,
     FileTail,
     JsonLines,
@@ -179,6 +180,10 @@ def _doors(config: Config, contexts: dict[str, ssl.SSLContext]) -> Iterator[tupl
             yield where, partial(knock_kafka, output, config.gateway.name)
         elif isinstance(output, SyslogOutput):
             yield where, partial(knock_siem, output, contexts.get(where))
+    if config.uplink is not None:
+        from edge.uplink import knock_uplink  # noqa: PLC0415 - not every gateway speaks MQTT
+
+        yield UPLINK, partial(knock_uplink, config, config.uplink, contexts.get(UPLINK))
 
 
 def _files(config: Config) -> Iterator[Finding]:
@@ -198,6 +203,8 @@ def _files(config: Config) -> Iterator[Finding]:
 def _backlogs(config: Config) -> Iterator[Finding]:
     """What waits for an output that is no longer configured waits for ever."""
     wanted = {backlog_path(config, output.name) for output in (*config.outputs, dead_letters(config))}
+    if config.uplink is not None:
+        wanted.add(backlog_path(config, UPLINK))
     for path in sorted(backlog_path(config, "any").parent.glob("*.sqlite3")):
         if path in wanted:
             continue

@@ -131,6 +131,23 @@ class Terminal(_Output, frozen=True, kw_only=True, tag="terminal"):
 Output = JsonLines | MqttOutput | KafkaOutput | SyslogOutput | Terminal
 
 
+class Uplink(Section, frozen=True, kw_only=True):
+    """To the centre and back over MQTT 5: verdicts until Kafka has them, and what the centre says of our events."""
+
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    root: str = "headwater"  # of the topics, `<root>/<our name>/…`
+    tls: ClientTls | None = None
+    username: str = ""
+    password_file: str = ""
+    routes: tuple[Route, ...] = ROUTES  # none: verdicts go up another way, and answers come by this one
+    backlog_max_bytes: Bytes = 1 << 30  # then the flow waits, and the spool behind it
+
+
+UPLINK, ANSWERS = "uplink", "answers"
+"""What the two ways of the uplink are called among outputs and sources."""
+
+
 class Gateway(Section, frozen=True, kw_only=True):
     name: Name = "gateway"
     state_dir: str = "state"  # spool, recovery, backlogs; on a disk that survives power loss
@@ -152,6 +169,7 @@ class Config(Section, frozen=True, kw_only=True):
     operations: Operations = field(default_factory=Operations)
     sources: tuple[Source, ...] = ()
     outputs: tuple[Output, ...] = ()
+    uplink: Uplink | None = None
     dead_letters: JsonLines | None = None  # none: `dead-letters.jsonl` in the state directory
 
 
@@ -183,8 +201,13 @@ def read_config(path: Path) -> Config:
     config = read_toml(path, Config, "python -m edge init")
     # Dead letters are an output too: its name is that of a backlog, where two would take each other's payloads.
     outputs = (*config.outputs, dead_letters(config))
-    for section, parts in (("sources", config.sources), ("outputs` and `dead_letters", outputs)):
+    for section, parts, ours in (
+        ("sources", config.sources, ANSWERS),
+        ("outputs` and `dead_letters", outputs, UPLINK),
+    ):
         names = [part.name for part in parts]
+        if config.uplink is not None and ours in names:
+            raise ConfigError(f"{path}: `{section}`: the name `{ours}` is taken by `[uplink]`; give another")
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(

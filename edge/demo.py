@@ -1,9 +1,6 @@
 """`python -m edge demo`: a real gateway, lines of the shipped sample through real sockets, and a full count."""
 
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +15,8 @@ from rich.console import Console
 from rich.live import Live
 
 from dataflows.connectors.mqtt_publisher import MqttCarrier, Publishing
-from dataflows.running.child import free_port
 from dataflows.running.harvest import Harvest
+from dataflows.running.local_mosquitto import mosquitto
 from edge.gateway_process import GatewayProcess
 from edge.init import SHIPPED_RELEASE
 from edge.loopback import TCP, UDP, LoopbackGateway
@@ -208,37 +205,3 @@ def _screen(console: Console, score: Score) -> Iterator[Callable[[], None]]:
 
     yield show
     console.print(line(score))
-
-
-@contextmanager
-def mosquitto(directory: Path) -> Iterator[int]:
-    """Run a broker for as long as the demo; yield its port, or 0 where none is installed."""
-    # Debian puts it where only root's path leads.
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        yield 0
-        return
-    port = free_port()
-    config = directory / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
-    with (directory / "mosquitto.log").open("wb") as log:
-        broker = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        _wait_for(port, broker)
-        yield port
-    finally:
-        broker.terminate()
-        broker.wait()
-
-
-def _wait_for(port: int, broker: subprocess.Popen[bytes]) -> None:
-    deadline = monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError as error:
-            if broker.poll() is not None or monotonic() > deadline:
-                raise UnavailableError(f"mosquitto on port {port}: does not answer: {error}; see its log") from error
-            sleep(0.02)
-        else:
-            return

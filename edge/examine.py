@@ -6,9 +6,12 @@ from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
+from dataflows.connectors.uplink import LINE_BYTES, check_root
 from dataflows.sections import read_password
 from edge.certificates import load_all
 from edge.config import (
+    ANSWERS,
+    UPLINK,
     Config,
     FileTail,
     JsonLines,
@@ -26,6 +29,7 @@ from models.contracts.errors import ConfigError
 from models.contracts.release import Release
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")  # Kafka's rule
+_LEAST_SPOOL_BYTES = 4 * LINE_BYTES  # where answers of the centre come into it
 
 
 def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
@@ -38,14 +42,16 @@ def require_sound(config: Config, path: Path) -> dict[str, ssl.SSLContext]:
         raise ConfigError(
             f"{path}: `sources`: found none, wanted at least one `[[sources]]`; `python -m edge init` shows how"
         )
-    if not config.outputs:
+    if not config.outputs and (config.uplink is None or not config.uplink.routes):
         raise ConfigError(
-            f"{path}: `outputs`: found none, wanted at least one `[[outputs]]`; `python -m edge init` shows how"
+            f"{path}: `outputs`: found none, wanted at least one `[[outputs]]`, or an `[uplink]`; "
+            "`python -m edge init` shows how"
         )
     _require_own_ports(config, path)
     _require_own_files(config, path)
     _require_room(config, path)
     _require_brokers_fit(config, path)
+    _require_uplink_fits(config, path)
     _require_kafka_fits(config, path)
     _require_severities_in_use(config, path)
     return load_all(config)
@@ -162,8 +168,29 @@ def _require_kafka_fits(config: Config, path: Path) -> None:
         read_password(where, output.password_file)
 
 
+def _require_uplink_fits(config: Config, path: Path) -> None:
+    uplink = config.uplink
+    if uplink is None:
+        return
+    check_root(f"{path}: `uplink`", uplink.root)
+    read_password(f"{path}: `uplink`", uplink.password_file)
+    if config.spool.max_bytes < _LEAST_SPOOL_BYTES:
+        raise ConfigError(
+            f"{path}: `spool.max_bytes`: found {config.spool.max_bytes} with an `[uplink]`, wanted at least "
+            f"{_LEAST_SPOOL_BYTES}: a longer answer would wait for room for ever"
+        )
+    if "escalated" in uplink.routes and "unsure" not in uplink.routes:
+        raise ConfigError(
+            f"{path}: `uplink`: `routes`: found escalated without unsure, wanted both: what is to be escalated while the "
+            "centre is away is unsure"
+        )
+
+
 def _require_brokers_fit(config: Config, path: Path) -> None:
     owners: dict[tuple[str, int, str], str] = {}
+    if config.uplink is not None:
+        for way in (UPLINK, ANSWERS):
+            owners[config.uplink.host, config.uplink.port, f"{config.gateway.name}-{way}"] = "uplink"
     parts: list[tuple[str, Mqtt | MqttOutput]] = [
         (f"source {source.name}", source) for source in config.sources if isinstance(source, Mqtt)
     ]

@@ -44,13 +44,13 @@ from dataflows.running.pulse import Pulse, PulsingSource, unhealthy
 from dataflows.running.recovery import RunOptions, run_options
 from dataflows.running.service import Committing, Service, exit_code_of, ignore_until_open
 from dataflows.running.state_lock import StateLock
-from dataflows.triage import triage
-from edge.config import Config, config_path, read_config
+from dataflows.triage import Outlet, triage
+from edge.config import UPLINK, Config, config_path, read_config
 from edge.control import ControlServer
 from edge.examine import require_known_labels, require_sound
 from edge.intake import spool_path
 from edge.intake_child import IntakeChild
-from edge.outputs import dead_letter_sink, outlets
+from edge.outputs import dead_letter_sink, outlets, uplink_sink
 from edge.readings import readings
 from edge.status import Status, StatusCollector, unready
 from models.classifier import Classifier, Current
@@ -179,11 +179,15 @@ class Gateway:
             batch_events=config.model.batch_events,
             batch_s=config.model.batch_ms / 1e3,
         )
+        ways = outlets(config, contexts, self._stop, self._meters, letters)
+        uplink = uplink_sink(config, contexts, self._stop, self._meters, letters)
+        if config.uplink is not None and uplink is not None:
+            ways.append(Outlet(UPLINK, uplink, config.uplink.routes))
         return triage(
             PulsingSource(source, self._pulse),
             self._classifier,
             self._policy,
-            outlets(config, contexts, self._stop, self._meters, letters),
+            ways,
             letters,
             readings=readings(config),
             repeats=Repeats(window_events=config.repeats.window_events, window_s=config.repeats.window_s),
@@ -191,6 +195,7 @@ class Gateway:
             window_events=config.model.batch_events,
             wait=self._stop.wait,
             observer=self._meters,
+            centre_is_away=(lambda: False) if uplink is None else uplink.away,
         )
 
     def _made(self) -> Made:

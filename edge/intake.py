@@ -81,6 +81,8 @@ class Intake:
                     self._add_subscriber(source, config.gateway.name)
                 case cfg.StandardInput():
                     self._add(StandardInputReader(source.name, source.max_event_bytes, self._commit))
+        if config.uplink is not None:
+            self._add_answers(config, config.uplink)
         if streams:
             listeners = TcpListeners(streams, self._commit)
             self.listening |= listeners.ports
@@ -144,6 +146,17 @@ class Intake:
         )
         self._add(subscriber)
         self._closes.append(subscriber.close)
+
+    def _add_answers(self, config: cfg.Config, uplink: cfg.Uplink) -> None:
+        # As above.
+        from dataflows.connectors.mqtt_answers import AnswersFetcher  # noqa: PLC0415
+        from edge.uplink import downward  # noqa: PLC0415
+
+        tls = uplink.tls
+        context = None if tls is None else client_context("`uplink`", tls.ca, tls.certificate, tls.key)
+        fetcher = AnswersFetcher(downward(config, uplink, context), self._commit, self._spool.mark(cfg.ANSWERS))
+        self._add(fetcher)
+        self._closes.append(fetcher.close)
 
     def _add(self, part: _Part) -> None:
         self._starts.append(part.start)

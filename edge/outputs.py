@@ -14,6 +14,7 @@ from dataflows.observer import Observer
 from dataflows.sections import read_password
 from dataflows.triage import Outlet
 from edge.config import (
+    UPLINK,
     Config,
     JsonLines,
     KafkaOutput,
@@ -25,7 +26,7 @@ from edge.config import (
     dead_letters,
 )
 from models.contracts.event import DeadLetter
-from models.contracts.verdict import Verdict
+from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import encode, encode_lines
 
 Encode = Callable[[list[Verdict]], Sequence[bytes]]
@@ -74,6 +75,32 @@ def outlets(
         # A step's name may be no other step's and have no dot, and an output may be called as the operator likes.
         found.append(Outlet(f"output-{output.name.replace('.', ':')}", sink, output.routes))
     return found
+
+
+def uplink_sink(
+    config: Config,
+    contexts: Mapping[str, ssl.SSLContext],
+    stop: Event,
+    observer: Observer,
+    letters: CourierSink[DeadLetter],
+) -> CourierSink[Verdict] | None:
+    """Return the sink to the centre, where verdicts go up to one."""
+    if config.uplink is None or not config.uplink.routes:
+        return None
+    # Not every gateway speaks MQTT.
+    from dataflows.connectors.mqtt_uplink import UplinkCarrier  # noqa: PLC0415
+    from edge.uplink import upward  # noqa: PLC0415
+
+    return CourierSink(
+        UPLINK,
+        partial(UplinkCarrier, upward(config, config.uplink, contexts.get(UPLINK))),
+        lambda verdicts: [encode(verdict) for verdict in verdicts if verdict.revision < CENTRAL],  # what it has said
+        backlog_path(config, UPLINK),
+        stop=stop,
+        limits=Limits(backlog_bytes=config.uplink.backlog_max_bytes),
+        observer=observer,
+        dead_letters=letters,
+    )
 
 
 def _way(output: Output, config: Config, tls: ssl.SSLContext | None) -> tuple[Callable[[], Carrier], Encode]:

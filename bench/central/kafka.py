@@ -6,7 +6,6 @@ its recovery store and the verdict cache as shipped. Every event is counted in t
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from bench.pipeline import ROOT, on_one_core
 from bench.pipeline import _records as lines
 from bench.pipeline import _table as table
 from bench.row import Row
+from central.java_server import free_port
 from central.local_kafka import LocalKafka
 from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.courier import CourierSink
@@ -96,7 +96,7 @@ def measured(kafka: LocalKafka, out: str, processes: int) -> Spent:
     kafka.make_topic(out, _PARTITIONS)
     with TemporaryDirectory(prefix="headwater-bench-") as folder:
         init_db_dir(Path(folder), _PARTITIONS)
-        addresses = [f"127.0.0.1:{_free_port()}" for _ in range(processes)]
+        addresses = [f"127.0.0.1:{free_port()}" for _ in range(processes)]
         command = [sys.executable, "-m", "bench.central.kafka", folder, kafka.brokers, out]
         children = [
             subprocess.Popen(
@@ -194,12 +194,6 @@ def run(folder: Path, brokers: str, out: str, process: int, addresses: list[str]
         recovery_config=RecoveryConfig(folder),
     )
     return Spent(perf_counter() - wall, process_time() - cpu)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

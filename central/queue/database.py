@@ -60,8 +60,8 @@ class Database:
         Raises:
             UnavailableError: it cannot be opened, or its tables are of a later version.
         """
-        self.name = url.render_as_string(hide_password=True)
         self.kind = url.get_backend_name()
+        self.name = str(url.database) if self.kind == SQLITE else url.render_as_string(hide_password=True)
         arguments: dict[str, Any] = {"timeout": _BUSY_S}
         if self.kind == POSTGRES:
             arguments = {"connect_timeout": _CONNECT_S, "tcp_user_timeout": _SILENCE_MS}

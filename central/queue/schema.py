@@ -23,6 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
+VERSION_TABLE = "queue_version"
+"""Alembic's own, by a name of ours: the database may be shared with others who use Alembic."""
+
 NONE = -1
 """As a revision: there was none yet."""
 

@@ -152,6 +152,11 @@ class Courier:
             self._settling = False
             self._spill()
 
+    @property
+    def away(self) -> bool:
+        """Whether what is put now waits on disk, since the far end does not take what came before."""
+        return self._failing or self._done < self._backlog.last
+
     def close(self) -> None:
         """Stop the thread, waiting for it only shortly: a delivery that hangs is on disk and made again."""
         self._finish.set()
@@ -370,6 +375,11 @@ class CourierSink(FixedPartitionedSink[list[R], None], Generic[R]):
                     refuse=self._bury,
                 )
             return self._courier
+
+    def away(self) -> bool:
+        """Return whether the far end takes nothing at present."""
+        courier = self._courier
+        return courier is not None and courier.away
 
     def deposit(self, records: list[R]) -> None:
         """Take records from outside the flow; on return they are delivered or on disk.

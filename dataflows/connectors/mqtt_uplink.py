@@ -21,7 +21,7 @@ _ASK_S = 10.0  # how often a carrier that has nothing to deliver asks whether a 
 _ID_BYTES = 12  # of an attempt; too many for two to be the same
 
 
-class Uplink(Broker, frozen=True, kw_only=True):
+class Upward(Broker, frozen=True, kw_only=True):
     """Where to, and who we are there."""
 
     root: str
@@ -31,7 +31,7 @@ class Uplink(Broker, frozen=True, kw_only=True):
 class UplinkCarrier:
     """One connection at a time; it hears what has arrived on its own topic, and listens before it publishes."""
 
-    def __init__(self, uplink: Uplink, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, uplink: Upward, clock: Callable[[], float] = monotonic) -> None:
         self._uplink = uplink
         self._clock = clock
         self._topic = topic_of(uplink.root, uplink.gateway, UPLINK.ask)

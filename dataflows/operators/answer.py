@@ -11,28 +11,22 @@ it is unavailable, and the retry finds its successor.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from random import Random
 from time import perf_counter
 
-import structlog
 from bytewax import operators as op
 from bytewax.dataflow import Stream, operator
 from msgspec import Struct
 
-from dataflows.backoff import Backoff
 from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.observer import Observer
 from dataflows.operators.classify import Judged, classify_window
+from dataflows.operators.enrich import grounded, show
+from dataflows.operators.patience import patiently
 from models.classifier import Classifier, Current
-from models.contracts.errors import UnavailableError
 from models.contracts.event import DeadLetter, Event
 from models.contracts.opinion import Opinion
 from models.contracts.policy import Policy
 from models.contracts.scalars import EventId
-
-log = structlog.get_logger()
-
-PATIENCE = Backoff(first_s=0.2, most_s=5.0, attempts=8)  # about 17 s; then the flow stops, and nothing is lost by that
 
 
 class Answered(Struct, frozen=True):
@@ -65,7 +59,11 @@ def answer(
     """Answer `window_events` at a time; `wait(seconds)` returns whether to stop."""
 
     def ask(window: list[Event]) -> Answered:
-        answered = _patiently(lambda: answer_window(window, classifier.get(), policy.get(), cache, observer), wait)
+        answered = patiently(
+            lambda: answer_window(window, classifier.get(), policy.get(), cache, observer),
+            wait,
+            "classifier_unavailable",
+        )
         if answered.letters:
             observer.buried(answered.letters)
         return answered
@@ -97,10 +95,14 @@ def answer_window(
         observer.classified(len(some), perf_counter() - began)
         letters += classified.letters
         judged = classified.judged
-        return dict(zip([event.id for event in judged.events], judged.opinions, strict=True)) if judged else {}
+        if judged is None:
+            return {}
+        opinions = grounded(judged.events, judged.opinions, task)
+        return dict(zip([event.id for event in judged.events], opinions, strict=True))
 
+    task = classifier.release.task
     cache.follow(classifier.release, policy)
-    turn = cache.recall(events)
+    turn = cache.recall(show(events, task))
     while turn.asked:
         cache.learn(turn, ask([turn.events[at] for at in turn.asked], letters))
     windows = []
@@ -123,19 +125,3 @@ def answer_window(
                 Judged([event for event, _ in changed], [said for _, said in changed], classifier.release, revision=1)
             )
     return Answered(windows, letters)
-
-
-def _patiently(attempt: Callable[[], Answered], wait: Callable[[float], bool]) -> Answered:
-    try:
-        return attempt()
-    except UnavailableError as error:
-        problem = error
-    for delay_s in PATIENCE.delays(Random()):  # noqa: S311 - jitter, not a secret
-        log.warning("classifier_unavailable", reason=str(problem), wait_s=round(delay_s, 1))
-        if wait(delay_s):
-            raise problem
-        try:
-            return attempt()
-        except UnavailableError as error:
-            problem = error
-    raise problem

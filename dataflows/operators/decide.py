@@ -1,5 +1,6 @@
 """Opinions in; verdicts, each with its route, out. Pure."""
 
+from collections.abc import Callable
 from itertools import repeat
 
 from bytewax import operators as op
@@ -13,23 +14,30 @@ from models.contracts.verdict import Verdict
 
 
 @operator
-def decide(step_id: str, up: Stream[Judged], policy: Current[Policy], observer: Observer) -> Stream[list[Verdict]]:
-    """Turn opinions into verdicts by the policy in force, read once for each window."""
+def decide(
+    step_id: str,
+    up: Stream[Judged],
+    policy: Current[Policy],
+    observer: Observer,
+    centre_is_away: Callable[[], bool] = lambda: False,
+) -> Stream[list[Verdict]]:
+    """Turn opinions into verdicts by the policy in force, read once for each window, as is whether the centre is away."""
 
     def step(judged: Judged) -> list[Verdict]:
-        verdicts = decide_window(judged, policy.get())
+        verdicts = decide_window(judged, policy.get(), centre_is_away=centre_is_away())
         observer.decided(verdicts)
         return verdicts
 
     return op.map("verdicts", up, step)
 
 
-def decide_window(judged: Judged, policy: Policy) -> list[Verdict]:
+def decide_window(judged: Judged, policy: Policy, *, centre_is_away: bool = False) -> list[Verdict]:
     """Return one verdict per event, in order.
 
     The most probable label stands, and the verdict is accepted, when its probability reaches the label's threshold and
     the labels cover at least `mass_floor` of what the model would say. Otherwise it takes the policy's doubtful route;
     there, `unsure` means the task's default label with its own probability. Of equally probable labels the first wins.
+    What would be escalated is `unsure` while the centre is away: it still goes up, and until then the default stands.
     An event on which no model said anything has the default label and goes to review, with the reason. The first of the
     policy's rules that fits what is known of an event's asset overrides thresholds and doubtful route.
     """
@@ -58,6 +66,8 @@ def decide_window(judged: Judged, policy: Policy) -> list[Verdict]:
             route, best, confidence = "review", default, probabilities[default]
         elif confidence < thresholds[best] or opinion.label_mass < floor:
             route = doubtful
+            if route == "escalated" and centre_is_away:
+                route = "unsure"
             if route == "unsure":
                 best, confidence = default, probabilities[default]
         verdicts.append(

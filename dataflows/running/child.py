@@ -65,6 +65,11 @@ class FlowChild:
         return self._running().pid
 
     @property
+    def started(self) -> bool:
+        """Whether it was ever started."""
+        return self._process is not None
+
+    @property
     def ended(self) -> int | None:
         """Its exit code, once it has one."""
         return self._running().poll()

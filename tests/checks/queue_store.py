@@ -13,6 +13,7 @@ from central.queue.item import Asking, Item, Settling, read
 from central.queue.store import Page, Store, Wanted
 from models.contracts import wire
 from models.contracts.errors import InputError, UnavailableError
+from models.contracts.incident import Incident
 from models.contracts.verdict import CENTRAL, PERSON, Verdict
 from tests.fakes.verdicts import verdict
 
@@ -28,7 +29,7 @@ def fresh() -> str:
     return uuid4().hex
 
 
-def found(*verdicts: Verdict) -> list[Asking | Settling]:
+def found(*verdicts: Verdict | Incident) -> list[Asking | Settling]:
     read_ones = [read(wire.encode(each)) for each in verdicts]
     return [each for each in read_ones if each is not None]
 

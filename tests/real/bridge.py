@@ -12,7 +12,7 @@ from central.local_kafka import LocalKafka
 from central.topics import Names
 from dataflows.connectors.group_commit import GroupCommit
 from dataflows.connectors.mqtt_answers import Answers, AnswersFetcher
-from dataflows.connectors.mqtt_uplink import Uplink, UplinkCarrier
+from dataflows.connectors.mqtt_uplink import UplinkCarrier, Upward
 from dataflows.connectors.spool import Spool, SpoolReader
 from models.contracts.errors import UnavailableError
 from models.contracts.scalars import EventId
@@ -90,7 +90,7 @@ def make_topics(kafka: LocalKafka, prefix: str, **settings: str) -> Names:
 
 def carrier(broker: Mosquitto, gateway: str = "gw", **changed: object) -> UplinkCarrier:
     uplink = {"host": "127.0.0.1", "port": broker.port, "client_id": f"{gateway}-uplink", "stall_s": 3.0}
-    return UplinkCarrier(Uplink(**(uplink | {"root": "headwater", "gateway": gateway} | changed)))
+    return UplinkCarrier(Upward(**(uplink | {"root": "headwater", "gateway": gateway} | changed)))
 
 
 def verdicts(first: int, stop: int, gateway: str = "gw", **changed: object) -> list[bytes]:

@@ -10,8 +10,8 @@ from confluent_kafka import Producer
 from central import topics
 from central.config import read_config
 from central.local_kafka import LocalKafka
-from central.outlets import queue_url
 from central.queue.store import Store
+from central.wiring import queue_url
 from dataflows.connectors.kafka import Cluster
 from dataflows.running.child import FlowChild, free_port
 from models.contracts.event import DeadLetter

@@ -1,6 +1,5 @@
 """What stands in a topic of a real Kafka."""
 
-import socket
 from dataclasses import dataclass
 from time import monotonic
 
@@ -51,9 +50,3 @@ def read_all(kafka: LocalKafka, topic: str) -> list[Record]:
     finally:
         consumer.close()
     return sorted(found, key=lambda record: (record.partition, record.offset))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,5 +1,6 @@
 """The flow with Kafka at both ends: killed at any moment, alone and in a cluster, while its broker comes and goes."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,12 @@ import pytest
 from bytewax.recovery import init_db_dir
 from confluent_kafka import Producer
 
+from central.java_server import free_port
 from central.local_kafka import LocalKafka
 from models.contracts.event import DeadLetter
 from models.contracts.verdict import Verdict
 from models.contracts.wire import decode_dead_letter, decode_verdict
-from tests.real.kafka import Record, free_port, read_all
+from tests.real.kafka import Record, read_all
 
 SEED = 20260131
 PARTITIONS = 4
@@ -65,6 +67,10 @@ class Flow:
 
     def log(self, number: int) -> Path:
         return self.folder / f"log-{number}"
+
+    def slots(self, number: int) -> set[str]:
+        """Return which slots a process has read."""
+        return set(re.findall(r"slot=(\d+)", self.log(number).read_text()))
 
     def drained(self, processes: int = 1) -> None:
         with self.running(processes, "--drain") as started:
@@ -149,6 +155,7 @@ def test_two_processes_share_the_partitions_and_where_one_is_killed_the_other_en
         until(flow.has(verdicts=500), flow.log(0).read_text())
         second.send_signal(signal.SIGKILL)
         assert first.wait(WITHIN_S) != 0
+    assert [flow.slots(number) for number in range(2)] == [{"0", "2"}, {"1", "3"}]
     flow.fill(range(count, count + 3000))
     count += 3000
     flow.drained(2)
@@ -163,5 +170,3 @@ def test_two_processes_share_the_partitions_and_where_one_is_killed_the_other_en
     count += 500
     flow.drained(2)
     require_all(flow, count)
-    for number in range(2):
-        assert f"slot={number}" in flow.log(number).read_text()

@@ -2,9 +2,7 @@
 
 from alembic import context
 
-from central.queue.schema import METADATA
-
-VERSION_TABLE = "queue_version"  # the database may be shared with others who use Alembic
+from central.queue.schema import METADATA, VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=METADATA, version_table=VERSION_TABLE

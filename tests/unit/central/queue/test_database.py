@@ -14,8 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
 from central.queue.database import Database, database_url
-from central.queue.migrations.env import VERSION_TABLE
-from central.queue.schema import METADATA, Words
+from central.queue.schema import METADATA, VERSION_TABLE, Words
 from models.contracts.errors import ConfigError, UnavailableError
 
 OPEN = """
@@ -38,7 +37,7 @@ def file_url(path: Path) -> str:
         ("queue.sqlite3", "found no URL"),
         ("", "found no URL"),
         ("sqlite://", "found `sqlite://`"),
-        ("sqlite:///:memory:", "found `sqlite:///:memory:`"),
+        ("sqlite:///:memory:", "found `sqlite:///%3Amemory%3A`"),
         ("mysql://root:secret@db/queue", r"found `mysql://root:\*\*\*@db/queue`"),
     ],
 )
@@ -101,7 +100,9 @@ def test_a_folder_that_cannot_be_made_is_an_outage_that_says_so(tmp_path: Path) 
 def test_processes_that_open_a_new_file_at_once_all_can(tmp_path: Path) -> None:
     url = file_url(tmp_path / "queue.sqlite3")
     openers = [
-        subprocess.Popen([sys.executable, "-c", OPEN, url, f"o.{number}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, url, f"o.{number}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         for number in range(4)
     ]
     try:

@@ -57,5 +57,5 @@ def test_a_fact_that_would_not_read_as_a_word_of_its_own_is_refused(fact: str) -
     labels = "".join(f'[[labels]]\nname = "{label.name}"\ndescription = ""\n' for label in LABELS)
     text = f'name = "t"\ninstruction = ""\ndefault_label = "benign"\ncontext = ["{fact}"]\n{labels}'
 
-    with pytest.raises(ConfigError, match=r"matching regex .* - at `\$\.context\[\.\.\.\]`"):
+    with pytest.raises(ConfigError, match=r"matching regex .* - at `\$\.context\[0\]`"):
         decode_toml(text, Task, "task.toml")

@@ -110,8 +110,8 @@ def test_bytes_that_are_no_record_raise_nothing_but_the_promised_error(line: byt
         ("acept_at = 0.9", "policy.toml: Object contains unknown field `acept_at`; wanted perhaps `accept_at`"),
         ("accept_at = 1.9", "policy.toml: Expected `float` <= 1.0 - at `$.accept_at`"),
         ('number = "two"', "policy.toml: Expected `int`, got `str` - at `$.number`"),
-        ("[[when]]\naccept_at = 0.9", "policy.toml: Object missing required field `context` - at `$.when[...]`"),
-        ("[[when]]\n[when.context]", "policy.toml: Expected `object` of length >= 1 - at `$.when[...].context`"),
+        ("[[when]]\naccept_at = 0.9", "policy.toml: Object missing required field `context` - at `$.when[0]`"),
+        ("[[when]]\n[when.context]", "policy.toml: Expected `object` of length >= 1 - at `$.when[0].context`"),
         ('doubtful = "later"', "policy.toml: Invalid enum value 'later' - at `$.doubtful`"),
     ],
 )
