@@ -19,6 +19,11 @@ setup:
 demo *arguments:
     python -m edge demo "$@"
 
+# Two gateways, a real broker, a real Kafka and the centre on this machine, and what became of every event
+[no-exit-message]
+demo-central *arguments:
+    python -m central demo "$@"
+
 # Everything but training, as CI runs it; arguments go to pytest
 [no-exit-message]
 test *arguments: check
@@ -72,6 +77,11 @@ bench-quality *arguments:
 bench-cache *arguments:
     python -m bench.cache "$@"
 
+# Measure the centre: Kafka, engines, the cascade, the warehouse; writes build/bench-central.json
+[no-exit-message]
+bench-central *arguments:
+    python -m bench.central "$@"
+
 # Make a release by a recipe: train, convert, compress, calibrate, measure, gate, package (in an environment of its own)
 [no-cd, no-exit-message]
 quantize recipe=(justfile_directory() / "recipes/soc-triage.toml") *arguments: training
@@ -104,7 +114,7 @@ lock:
     mkdir -p build
     # One resolution of everything binds the others, so that a name means one version in all of them.
     compile pyproject.toml --all-extras --group build --group dev --output-file build/constraints.txt --upgrade
-    for extra in edge central quantize; do
+    for extra in edge central evaluation quantize; do
         compile pyproject.toml --extra $extra --constraints build/constraints.txt \
             --generate-hashes --upgrade --output-file requirements/$extra.txt
     done

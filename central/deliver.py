@@ -14,7 +14,8 @@ from bytewax.dataflow import Dataflow
 from central.config import Config, config_path, read_config
 from central.flow_process import FlowProcess
 from central.outlets import outlets
-from central.wiring import consuming, names_of, publishing
+from central.queue.publish import AnswersRelay
+from central.wiring import consuming, names_of, publishing, queue_url
 from dataflows.connectors.courier import CourierSink, Limits
 from dataflows.connectors.kafka_publisher import KafkaCarrier
 from dataflows.connectors.kafka_source import KafkaSource
@@ -45,8 +46,29 @@ def run(path: Path, options: RunOptions) -> int:
     ignore_until_open()
     config = read_config(path)
     with ExitStack() as opened:
-        process = FlowProcess(NAME, config, config.deliver.operations, options, opened)
+        process = DeliverProcess(config, options, opened)
         return process.run(lay_out(config, process))
+
+
+class DeliverProcess(FlowProcess):
+    """The flow's process; the first of a cluster also publishes what people answered while Kafka was away."""
+
+    def __init__(self, config: Config, options: RunOptions, opened: ExitStack) -> None:
+        super().__init__(NAME, config, config.deliver.operations, options, opened)
+        names = names_of(config)
+        self._relay = None
+        if self.process == 0:
+            self._relay = AnswersRelay(
+                queue_url(config),
+                partial(KafkaCarrier, publishing(config, names.answers)),
+                partial(KafkaCarrier, publishing(config, names.verdicts)),
+            )
+            opened.callback(self._relay.close)
+
+    def begin(self) -> None:
+        super().begin()
+        if self._relay is not None:
+            self._relay.start()
 
 
 def lay_out(config: Config, process: FlowProcess) -> Dataflow:

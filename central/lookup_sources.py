@@ -1,7 +1,7 @@
 """Where tables of facts come from: a CSV file, a query of a database, a compacted topic."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from os import stat_result
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -24,15 +25,17 @@ _STATEMENT_S = 30
 # What a driver calls its time limits; with another driver a query that hangs leaves the table to grow old.
 _LIMITS: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": _CONNECT_S},
-    "postgresql": {
-        "connect_timeout": _CONNECT_S,
-        "tcp_user_timeout": _STATEMENT_S * 1000,
-        "options": f"-c statement_timeout={_STATEMENT_S}s -c default_transaction_read_only=on",
-    },
+    "postgresql": {"connect_timeout": _CONNECT_S, "tcp_user_timeout": _STATEMENT_S * 1000},
+}
+# Of the transaction alone, which may share its connection with those of others.
+_FIRST: dict[str, tuple[str, ...]] = {
+    "postgresql": ("SET TRANSACTION READ ONLY", f"SET LOCAL statement_timeout = '{_STATEMENT_S}s'"),
 }
 _ROWS_TOGETHER = 1000
 _FOLLOW_S = 0.2
 _MOST_TURNS = 1000  # of so many records at most each; the rest is for the next time
+
+log = structlog.get_logger()
 
 _facts = msgspec.json.Decoder(dict[str, str | int | float | bool | None])
 
@@ -106,8 +109,8 @@ class SqlQuery:
         try:
             place = make_url(url)
             self._where = place.render_as_string(hide_password=True)
-            limits = _LIMITS.get(place.get_backend_name(), {})
-            self._engine = create_engine(place, poolclass=NullPool, connect_args=limits)
+            self._kind = place.get_backend_name()
+            self._engine = create_engine(place, poolclass=NullPool, connect_args=_LIMITS.get(self._kind, {}))
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise ConfigError(
                 f"lookup: {error}; wanted a URL such as postgresql+psycopg://user@host/database"
@@ -118,6 +121,8 @@ class SqlQuery:
 
     def read(self) -> Table:
         with self._translated(), self._engine.connect() as connection:
+            for statement in _FIRST.get(self._kind, ()):
+                connection.execute(text(statement))
             found = connection.execution_options(yield_per=_ROWS_TOGETHER).execute(self._statement)
             if self._key not in found.keys():  # noqa: SIM118 - it is no dictionary
                 raise InputError(
@@ -149,25 +154,30 @@ class CompactedTopic:
         self._topic = topic
         self._most_rows = most_rows
         self._rows: dict[str, Facts] = {}
+        self._refused = 0
+        self._said = ""
         self._at: dict[int, int] = {}
         self._reader: OffsetReader | None = None
 
     def read(self) -> Table | None:
         try:
             changed = self._read_whole() if self._reader is None else self._follow(self._reader)
-        except UnavailableError:
-            # While we do not look, a record that takes a key out may itself be compacted away: so it is read anew.
+            if self._refused:
+                log.warning("lookup_records_refused", topic=self._topic, records=self._refused, last=self._said)
+            self._refused = 0
+            return Table(self._rows.items(), self._most_rows) if changed else None
+        except (UnavailableError, InputError):
+            # While we do not look, a record that takes a key out may itself be compacted away: so all is read anew.
             self.close()
             raise
-        return Table(self._rows.items(), self._most_rows) if changed else None
 
     def close(self) -> None:
         reader, self._reader = self._reader, None
+        self._rows, self._at = {}, {}
         if reader is not None:
             reader.close()
 
     def _read_whole(self) -> bool:
-        self._rows, self._at = {}, {}
         for record in read_whole(self._cluster, self._topic):
             self._take(record.key, record.value)
             self._at[record.partition] = record.offset + 1
@@ -190,15 +200,16 @@ class CompactedTopic:
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
         name = (key or b"").decode("utf-8", "replace")
-        if not name:
-            return
         if not value:
             self._rows.pop(name, None)
             return
         try:
             self._rows[name] = _facts_of(_facts.decode(value).items(), "")
-        except msgspec.DecodeError as error:
-            raise InputError(f"topic {self._topic}, key {name}: {error}; wanted a flat JSON object") from error
+        except msgspec.DecodeError as error:  # what was said of the key before stands
+            self._refused += 1
+            self._said = f"key {name}: {error}; wanted a flat JSON object"
+        if len(self._rows) > self._most_rows:
+            raise InputError(f"topic {self._topic}: more than {self._most_rows} keys, which is the most")
 
 
 def _identity(status: stat_result) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,7 +20,30 @@ _of_centre = click.option(
 )
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+class _Centre(Commands):
+    """Loads the commands of the queue when somebody wants them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), "queue"])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name != "queue":
+            return super().get_command(context, name)
+        from central.queue.command import queue_group  # noqa: PLC0415 - it brings SQLAlchemy
+
+        return queue_group(_queue_settings)
+
+
+def _queue_settings(path: Path | None) -> Any:
+    from central.config import read_config  # noqa: PLC0415 - as above
+    from central.queue.desk import QueueSettings  # noqa: PLC0415 - as above
+    from central.wiring import cluster_of, queue_url  # noqa: PLC0415 - as above
+
+    config = read_config(path or config_path())
+    return QueueSettings(database=queue_url(config), cluster=cluster_of(config), prefix=config.kafka.prefix)
+
+
+@click.group(cls=_Centre, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="headwater", prog_name="headwater")
 def main() -> None:
     """What gateways doubt is answered, and verdicts arrive where people work.
@@ -98,3 +122,19 @@ def bridge(path: Path | None) -> None:
 
     logs.configure()
     sys.exit(run(bridge_of(read_config(path or config_path()))))
+
+
+@main.command()
+def demo() -> None:
+    """Run two gateways, a broker, Kafka and the centre on free loopback ports, and count what became of every event.
+
+    Lines of the shipped sample go through both gateways; what they doubt is answered by the centre and comes back. Ends
+    by itself within minutes; the last line says how many were lost or doubled. Exits 1 unless that is none.
+
+    \b
+    Example:
+      python -m central demo
+    """
+    from central.demo import run  # noqa: PLC0415 - `--help` answers without loading a runtime
+
+    sys.exit(run())

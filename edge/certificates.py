@@ -40,8 +40,8 @@ def _contexts(config: Config) -> Iterator[tuple[str, ssl.SSLContext]]:
                 case _:
                     pass
     if config.uplink is not None and config.uplink.tls is not None:
-        tls = config.uplink.tls
-        yield UPLINK, client_context(UPLINK, tls.ca, tls.certificate, tls.key)
+        ours = config.uplink.tls
+        yield UPLINK, client_context(UPLINK, ours.ca, ours.certificate, ours.key)
 
 
 def identities(config: Config) -> Iterator[Identity]:

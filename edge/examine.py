@@ -181,8 +181,8 @@ def _require_uplink_fits(config: Config, path: Path) -> None:
         )
     if "escalated" in uplink.routes and "unsure" not in uplink.routes:
         raise ConfigError(
-            f"{path}: `uplink`: `routes`: found escalated without unsure, wanted both: what is to be escalated while the "
-            "centre is away is unsure"
+            f"{path}: `uplink`: `routes`: found escalated without unsure, wanted both: what would be escalated is "
+            "unsure while the centre is away"
         )
 
 

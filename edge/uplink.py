@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from dataflows.connectors.mqtt_answers import Answers
-from dataflows.connectors.mqtt_uplink import Upward, UplinkCarrier
+from dataflows.connectors.mqtt_uplink import UplinkCarrier, Upward
 from dataflows.sections import read_password
 from edge.config import ANSWERS, UPLINK, Config, Uplink
 

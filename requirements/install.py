@@ -23,7 +23,7 @@ from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = tuple(ROOT / "requirements" / name for name in ("build.txt", "edge.txt", "dev.txt"))
+LOCKS = tuple(ROOT / "requirements" / name for name in ("build.txt", "edge.txt", "central.txt", "dev.txt"))
 NATIVE = "llama-cpp-python"
 LEFT_OUT = ROOT / "requirements" / "llama-cpp.cmake"
 WITHOUT_AMX = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16")

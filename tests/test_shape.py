@@ -53,8 +53,8 @@ EXTRAS = {
     "edge": ("edge",),
     "central": ("central",),
     "quantize": ("quantize",),
-    "bench": ("edge", "dev"),
-    "tests": ("edge", "dev"),
+    "bench": ("edge", "central", "dev"),
+    "tests": ("edge", "central", "dev"),
     "tests/training": ("quantize", "dev"),
 }
 

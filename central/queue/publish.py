@@ -85,7 +85,8 @@ class AnswersRelay:
     def close(self) -> None:
         """Stop, waiting only shortly: what hangs is owed still."""
         self._stop.set()
-        self._thread.join(_FAREWELL_S)
+        if self._thread.is_alive():
+            self._thread.join(_FAREWELL_S)
 
     def _run(self) -> None:
         delays = self._delays()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
@@ -21,8 +21,30 @@ _REMEDIES = {
     KafkaError._UNKNOWN_TOPIC: "make the topic",  # noqa: SLF001 - librdkafka's own errors are called so
     KafkaError._ALL_BROKERS_DOWN: "look at the brokers, the network and our certificate",  # noqa: SLF001
     KafkaError._AUTHENTICATION: "look at user name and password",  # noqa: SLF001
-    KafkaError._SSL: "look at the certificates",  # noqa: SLF001
+    KafkaError._SSL: "look at the certificates, and whether `ca` is the authority of the brokers'",  # noqa: SLF001
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "its access list does not let us",
+    KafkaError.NOT_ENOUGH_REPLICAS: "too few of its brokers are there",
+    KafkaError.MSG_SIZE_TOO_LARGE: "the topic takes smaller records only (`max.message.bytes`)",
 }
+_ALERT = "SSL alert"  # what a broker says that lets nobody in without a certificate; librdkafka has no code for it
+_ALERTED = "it wants a certificate of an authority that it knows; look at ours"
+# Of what goes wrong together these are the causes, and all else follows from them.
+_CAUSES = frozenset(
+    (
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+        KafkaError._SSL,  # noqa: SLF001
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    )
+)
+# These say that nothing came of it; the last one least of all.
+_VAGUE = (
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+)
 
 
 class Cluster(Struct, frozen=True, kw_only=True):
@@ -61,9 +83,35 @@ class Cluster(Struct, frozen=True, kw_only=True):
         }
 
 
+class Complaints:
+    """What a client says went wrong beside what it was asked for. Called by the client's own callbacks."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, KafkaError] = {}  # by code
+
+    def __call__(self, error: KafkaError) -> None:
+        self._latest[error.code()] = error
+
+    def clear(self) -> None:
+        self._latest.clear()
+
+    def cause(self, asked: KafkaError) -> KafkaError:
+        """Return why something failed, of which the call itself said `asked`: perhaps only that nothing came."""
+        if asked.code() not in _VAGUE:
+            return asked
+        return min((*self._latest.values(), asked), key=_distance)
+
+
+def _distance(error: KafkaError) -> int:
+    """Return how far from the cause an error is."""
+    if error.code() in _CAUSES or _ALERT in error.str():
+        return 0
+    return 1 + _VAGUE.index(error.code()) if error.code() in _VAGUE else 1
+
+
 def reason(error: KafkaError) -> str:
     """Return what is wrong in words, and what to do about it where that is known."""
-    remedy = _REMEDIES.get(error.code(), "")
+    remedy = _ALERTED if _ALERT in error.str() else _REMEDIES.get(error.code(), "")
     return f"{error.str()} ({error.name()})" + (f": {remedy}" if remedy else "")
 
 
@@ -73,14 +121,14 @@ def require_topic(cluster: Cluster, topic: str) -> None:
     Raises:
         UnavailableError: why none lets us in, or that the topic is not there, and what to do.
     """
-    where = f"kafka {cluster.brokers}, topic {topic}"
-    said: list[str] = []
-    settings: Any = {**cluster.settings({}), "error_cb": lambda error: said.append(reason(error))}
+    complaints = Complaints()
+    settings: Any = {**cluster.settings({}), "error_cb": complaints}
     admin = AdminClient(settings)
     try:
-        found = admin.list_topics(topic, timeout=_WITHIN_S).topics[topic]
+        # Not by `list_topics`, which may make one.
+        admin.describe_topics(TopicCollection([topic]), request_timeout=_WITHIN_S)[topic].result()
     except KafkaException as error:
         admin.poll(0)  # what went wrong is told there, and here only that it took too long
-        raise UnavailableError(f"{where}: {said[-1] if said else reason(error.args[0])}") from error
-    if found.error is not None:
-        raise UnavailableError(f"{where}: {reason(found.error)}")
+        raise UnavailableError(
+            f"kafka {cluster.brokers}, topic {topic}: {reason(complaints.cause(error.args[0]))}"
+        ) from error

@@ -1,10 +1,11 @@
 """What topics a Kafka cluster has, as they are; and topics made or grown, where somebody asks for it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented, and not in its `__all__`
     AdminClient,
     ConfigResource,
@@ -13,7 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented,
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from msgspec import Struct
 
-from dataflows.connectors.kafka import Cluster, reason
+from dataflows.connectors.kafka import Cluster, Complaints, reason
 from models.contracts.errors import ConfigError, UnavailableError
 
 _WITHIN_S = 10.0
@@ -31,11 +32,12 @@ _OF_THE_WISH = frozenset(
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """A topic as the cluster has it; `settings` are Kafka's own, those that nobody set included."""
+    """A topic as the cluster has it."""
 
     partitions: int
     replication: int
-    settings: Mapping[str, str]
+    settings: Mapping[str, str]  # Kafka's own, those that nobody set included
+    unseen: str = ""  # why we are not let see its settings
 
 
 class Admin:
@@ -43,32 +45,40 @@ class Admin:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._said: list[str] = []
-        settings: Any = {**cluster.settings({}), "error_cb": lambda error: self._said.append(reason(error))}
+        self._complaints = Complaints()
+        settings: Any = {**cluster.settings({}), "error_cb": self._complaints}
         self._client = AdminClient(settings)
 
     def find(self, names: Sequence[str]) -> dict[str, Found | None]:
         """Return each topic of these names as it is; None for one that is not there.
 
         Raises:
-            UnavailableError: no broker answers, or it does not let us look.
+            UnavailableError: no broker answers, or it does not let us know of a topic.
         """
-        with self._asking("its topics"):
-            there = self._client.list_topics(timeout=_WITHIN_S).topics
-        present = [name for name in names if name in there and there[name].error is None]
-        resources = {name: ConfigResource(ResourceType.TOPIC, name) for name in present}
-        asked = self._client.describe_configs(list(resources.values()), request_timeout=_WITHIN_S) if present else {}
-        found: dict[str, Found | None] = dict.fromkeys(names)
-        for name, resource in resources.items():
-            with self._asking(f"topic {name}"):
-                settings = asked[resource].result(_WITHIN_S)
-            partitions = list(there[name].partitions.values())
-            found[name] = Found(
-                partitions=len(partitions),
-                replication=min(len(partition.replicas) for partition in partitions),
-                settings={key: entry.value for key, entry in settings.items() if entry.value is not None},
-            )
-        return found
+        described = self._client.describe_topics(TopicCollection(list(names)), request_timeout=_WITHIN_S)
+        return {name: self._found(name, described[name]) for name in names}
+
+    def _found(self, name: str, described: "Future[Any]") -> Found | None:
+        with self._asking(f"topic {name}"):
+            try:
+                partitions = described.result().partitions
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    return None
+                raise
+            settings, unseen = self._settings(name)
+        replication = min(len(partition.replicas) for partition in partitions)
+        return Found(partitions=len(partitions), replication=replication, settings=settings, unseen=unseen)
+
+    def _settings(self, name: str) -> tuple[dict[str, str], str]:
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        try:
+            entries = self._client.describe_configs([resource], request_timeout=_WITHIN_S)[resource].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise
+            return {}, reason(error.args[0])
+        return {key: entry.value for key, entry in entries.items() if entry.value is not None}, ""
 
     def make(self, name: str, partitions: int, replication: int, settings: Mapping[str, str]) -> bool:
         """Make a topic; return whether it was made, and not by somebody else meanwhile.
@@ -80,7 +90,7 @@ class Admin:
         wanted = NewTopic(name, partitions, replication, config=dict(settings))
         with self._asking(f"topic {name}"):
             try:
-                self._client.create_topics([wanted], request_timeout=_WITHIN_S)[name].result(_WITHIN_S)
+                self._client.create_topics([wanted], request_timeout=_WITHIN_S)[name].result()
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                     return False
@@ -96,7 +106,7 @@ class Admin:
         """
         wanted = NewPartitions(name, partitions)
         with self._asking(f"topic {name}"):
-            self._client.create_partitions([wanted], request_timeout=_WITHIN_S)[name].result(_WITHIN_S)
+            self._client.create_partitions([wanted], request_timeout=_WITHIN_S)[name].result()
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
@@ -108,6 +118,4 @@ class Admin:
             if found.code() in _OF_THE_WISH:
                 raise ConfigError(f"{where}: {reason(found)}") from error
             self._client.poll(0)  # what went wrong is told there, and here only that it took too long
-            raise UnavailableError(f"{where}: {self._said[-1] if self._said else reason(found)}") from error
-        except TimeoutError as error:
-            raise UnavailableError(f"{where}: no answer within {_WITHIN_S:g} s") from error
+            raise UnavailableError(f"{where}: {reason(self._complaints.cause(found))}") from error

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from dataflows.connectors.courier import Refusal
-from dataflows.connectors.kafka import Cluster, reason
+from dataflows.connectors.kafka import Cluster, Complaints, reason
 from models.contracts.errors import UnavailableError
 
 _TURN_S = 0.1
@@ -64,7 +64,8 @@ class KafkaProducer:
         self._largest_bytes = largest_bytes
         self._clock = clock
         self._producer: Producer | None = None
-        self._away: KafkaError | None = None
+        self._complaints = Complaints()
+        self._away = False
         self._failed: list[tuple[_Sent, KafkaError]] = []
 
     def deliver(self, records: Sequence[Outgoing]) -> list[Refusal]:
@@ -83,8 +84,9 @@ class KafkaProducer:
         except KafkaException as error:
             self.close()
             topics = " and ".join(sorted({record.topic for record in records}))
+            why = reason(self._complaints.cause(error.args[0]))
             raise UnavailableError(
-                f"kafka {self._cluster.brokers}, topic {topics}: {reason(error.args[0])}; what is to be published waits"
+                f"kafka {self._cluster.brokers}, topic {topics}: {why}; what is to be published waits"
             ) from error
 
     def close(self) -> None:
@@ -93,7 +95,6 @@ class KafkaProducer:
             producer.purge()
             with suppress(KafkaException):
                 producer.poll(0)
-        self._away = None
 
     def _publish(self, records: Sequence[Outgoing], positions: Sequence[int]) -> dict[int, KafkaError]:
         """Publish what stands at these positions; return those that the brokers refuse for what they are.
@@ -101,7 +102,8 @@ class KafkaProducer:
         Raises:
             KafkaException: the others could not be published.
         """
-        self._failed, self._away = [], None
+        self._failed, self._away = [], False
+        self._complaints.clear()
         producer = self._producer = self._producer or self._connect()
         for position in positions:
             topic, key, value, headers = astuple(records[position])
@@ -139,8 +141,8 @@ class KafkaProducer:
             left = producer.flush(_TURN_S)  # and not `poll`, by which they would wait for more to come
             if left < due:
                 moved_at, due = self._clock(), left
-            elif self._away is not None:
-                raise KafkaException(self._away)
+            elif self._away:
+                raise KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN))  # noqa: SLF001
             elif self._clock() - moved_at > self._stall_s:
                 raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))  # noqa: SLF001
 
@@ -164,13 +166,14 @@ class KafkaProducer:
             self._failed.append(((message.topic(), message.key(), message.value()), error))
 
     def _on_error(self, error: KafkaError) -> None:
+        self._complaints(error)
         # Others pass by themselves, or come back with a message.
         if error.fatal() or error.code() in (
             KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
             KafkaError._AUTHENTICATION,  # noqa: SLF001
             KafkaError._SSL,  # noqa: SLF001
         ):
-            self._away = error
+            self._away = True
 
 
 class Publishing(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
-from dataflows.connectors.kafka import Cluster, reason
+from dataflows.connectors.kafka import Cluster, Complaints, reason
 from models.contracts.errors import UnavailableError
 
 _ASK_WITHIN_S = 10.0
@@ -37,8 +37,7 @@ def read_whole(cluster: Cluster, topic: str, stall_s: float = 30.0) -> Iterator[
     Raises:
         UnavailableError: no broker answers, there is no such topic, or nothing comes for `stall_s`.
     """
-    where = f"kafka {cluster.brokers}, topic {topic}"
-    said: list[str] = []
+    complaints = Complaints()
     settings: Any = cluster.settings(
         {
             "group.id": _NO_GROUP,
@@ -48,11 +47,13 @@ def read_whole(cluster: Cluster, topic: str, stall_s: float = 30.0) -> Iterator[
             "enable.partition.eof": True,
         }
     )
-    consumer = Consumer({**settings, "error_cb": lambda error: said.append(reason(error))})
+    consumer = Consumer({**settings, "error_cb": complaints})
     try:
         yield from _records(consumer, topic, stall_s)
     except KafkaException as error:
-        raise UnavailableError(f"{where}: {said[-1] if said else reason(error.args[0])}") from error
+        raise UnavailableError(
+            f"kafka {cluster.brokers}, topic {topic}: {reason(complaints.cause(error.args[0]))}"
+        ) from error
     finally:
         consumer.close()
 
@@ -75,7 +76,7 @@ def _records(consumer: Consumer, topic: str, stall_s: float) -> Iterator[Record]
                 yield _record(message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 left.discard(cast("int", message.partition()))
-            else:
+            elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # we need none
                 raise KafkaException(error)
 
 

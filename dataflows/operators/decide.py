@@ -21,7 +21,7 @@ def decide(
     observer: Observer,
     centre_is_away: Callable[[], bool] = lambda: False,
 ) -> Stream[list[Verdict]]:
-    """Turn opinions into verdicts by the policy in force, read once for each window, as is whether the centre is away."""
+    """Turn opinions into verdicts by the policy in force; it is read once a window, and so is `centre_is_away`."""
 
     def step(judged: Judged) -> list[Verdict]:
         verdicts = decide_window(judged, policy.get(), centre_is_away=centre_is_away())

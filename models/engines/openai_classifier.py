@@ -8,7 +8,7 @@ own; one that is not answered in its time, or not at all, has an opinion that sa
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from typing import Any, Final, TypeVar
 
@@ -21,7 +21,8 @@ from models.decoder_task import ANSWER_TOKENS, NO_FIELDS, DecoderTask, Fields
 from models.engines.field_grammar import grammar_of, values_of
 from models.engines.memory import REMEMBERED, Memory
 from models.engines.openai_server import OpenAiServer
-from models.engines.server_dialects import DIALECTS, Dialect, Request, read_text, served
+from models.engines.rehearsal import Rehearsal
+from models.engines.server_dialects import DIALECTS, Dialect, read_text, served
 from models.engines.unanswered import Reason, unanswered
 from models.labels import Float64s
 from models.vocabulary import TextEncoder
@@ -57,35 +58,24 @@ class OpenAiClassifier:
             UnavailableError: it does not answer.
         """
         self._release = release
+        self._url = url.rstrip("/").removesuffix("/v1")
         self._budget_s = budget_s
         self._concurrency = concurrency
         self._memory = Memory(remembered)
         self._closed = False
         self._gate = threading.Lock()  # nothing is begun once it is closed
-        self._server = OpenAiServer(url, api_key=api_key, connections=concurrency, attempts=attempts)
-        self._where = self._server.url
         self._places = asyncio.Semaphore(concurrency)
-        # The server's tokeniser is asked as any other is, which waits; so many may do so.
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="tokenise")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
         self._thread.start()
+        self._server: OpenAiServer | None = None
         with ExitStack() as failed:
             failed.callback(self.close)
+            opening = self._open(model, api_key, context_tokens, attempts)
             try:
-                self._dialect = self._recognised(model)
-                self._task = DecoderTask(
-                    release,
-                    _Encoder(self._dialect.tokeniser(self._ask)),
-                    self._dialect.chat_template,
-                    cells=min(context_tokens, self._dialect.context_tokens),
-                    where=self._where,
-                    most=self._dialect.most_answers,
-                )
-                self._grammar = grammar_of(release.task) if self._task.reads_fields else ""
-                self._in_time(self._read(""))
+                self._wait(asyncio.wait_for(opening, budget_s))
             except TimeoutError as error:
-                raise UnavailableError(f"{self._where}: does not answer within {budget_s:g} s") from error
+                raise UnavailableError(f"{self._url}: does not answer within {budget_s:g} s") from error
             except InputError as error:
                 raise UntrustedError(f"{error}; refused it") from error
             failed.pop_all()
@@ -101,12 +91,13 @@ class OpenAiClassifier:
         known = {text: self._memory.recall(text) for text in dict.fromkeys(texts)}
         new = [text for text, opinion in known.items() if opinion is None]
         if new:
-            self._memory.remember(dict(zip(new, said := self._wait(self._answers(new)), strict=True)))
-            known |= zip(new, said, strict=True)
+            said = dict(zip(new, self._wait(self._answers(new)), strict=True))
+            self._memory.remember(said)
+            known |= said
         return [opinion for text in texts if (opinion := known[text]) is not None]
 
     def close(self) -> None:
-        """Give up what is on its way, then connections and threads."""
+        """Give up what is on its way, then connections and the thread."""
         with self._gate:
             if self._closed:
                 return
@@ -114,17 +105,32 @@ class OpenAiClassifier:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._pool.shutdown()
         self._loop.close()
 
-    def _recognised(self, model: str) -> Dialect:
-        """Find out what kind of server it is."""
-        found = served(self._in_time(self._server.get("/v1/models")), model, self._where)
-        dialect = DIALECTS[found.owned_by]
+    async def _open(self, model: str, api_key: str, context_tokens: int, attempts: int) -> None:
+        """Find out what kind of server it is, and what its vocabulary makes of the task; then ask it something."""
+        server = OpenAiServer(self._url, api_key=api_key, connections=self._concurrency, attempts=attempts)
+        self._server = server
+        self._rehearsal = Rehearsal(server.post)
+        found = served(await server.get("/v1/models"), model, self._url)
+        kind = DIALECTS[found.owned_by]
         try:
-            return dialect(found, self._in_time(self._server.get(dialect.about_path)))
+            dialect: Dialect = kind(found, await server.get(kind.about_path))
         except InputError as error:
             raise ConfigError(f"{error}; start vLLM with `--enable-tokenizer-info-endpoint`") from error
+        self._post, self._dialect = server.post, dialect
+        self._task = await self._rehearsal.do(
+            lambda: DecoderTask(
+                self._release,
+                _Encoder(dialect.tokeniser(self._rehearsal.ask)),
+                dialect.chat_template,
+                cells=min(context_tokens, dialect.context_tokens),
+                where=self._url,
+                most=dialect.most_answers,
+            )
+        )
+        self._grammar = grammar_of(self._release.task) if self._task.reads_fields else ""
+        await self._read("")
 
     async def _answers(self, texts: Sequence[str]) -> list[Opinion]:
         row = _Row(self._concurrency)
@@ -153,12 +159,12 @@ class OpenAiClassifier:
     async def _read(self, text: str) -> Opinion:
         """Have one text tokenised, its labels weighed, and its fields written."""
         task = self._task
-        suffix = await self._loop.run_in_executor(self._pool, task.suffix, text)
+        suffix = await self._rehearsal.do(lambda: task.suffix(text))
         prompt = [*task.before, *suffix.tokens.tolist()]
         answers = [self._label(prompt, number) for number in range(len(task.labels.questions))]
         logs = task.labels.read(await asyncio.gather(*answers))
         if np.exp(logs).sum() > _CERTAIN:
-            raise UntrustedError(f"{self._where}: the labels have more than all of the probability")
+            raise UntrustedError(f"{self._url}: the labels have more than all of the probability")
         label = task.label_of(logs)
         fields = await self._fields(prompt, label, suffix.body) if task.has_fields(label) else NO_FIELDS
         return task.grounded(task.opinion(suffix, logs, fields), suffix, text)
@@ -166,35 +172,28 @@ class OpenAiClassifier:
     async def _label(self, prompt: Sequence[int], number: int) -> Float64s:
         question = self._task.labels.questions[number]
         answers = question.answers.tolist()
-        reply = await self._server.post(self._dialect.labels([*prompt, *question.path], answers))
+        reply = await self._post(self._dialect.labels([*prompt, *question.path], answers))
         return self._dialect.read_labels(reply, answers)
 
     async def _fields(self, prompt: Sequence[int], label: int, body: str) -> Fields:
         spelling = self._task.label_tokens[label]
         request = self._dialect.text([*prompt, *spelling], self._grammar, ANSWER_TOKENS - len(spelling))
-        return values_of(self._release.task, read_text(await self._server.post(request)), body)
+        return values_of(self._release.task, read_text(await self._post(request)), body)
 
     async def _end(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._server.close()
-
-    def _ask(self, request: Request) -> bytes:
-        """Post a request from a thread, and wait for the reply."""
-        return self._in_time(self._server.post(request))
-
-    def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait in a thread for what may take as long as an event.
-
-        Raises:
-            TimeoutError: it takes longer.
-            UnavailableError: the classifier is closed.
-        """
-        return self._wait(asyncio.wait_for(work, self._budget_s))
+        if self._server is not None:
+            await self._server.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for what the loop does.
+
+        Raises:
+            UnavailableError: it is closed, or is closed meanwhile.
+        """
         with self._gate:
             if self._closed:
                 work.close()
@@ -206,7 +205,7 @@ class OpenAiClassifier:
             raise self._end_of_it() from error
 
     def _end_of_it(self) -> UnavailableError:
-        return UnavailableError(f"{self._where}: the classifier is closed")
+        return UnavailableError(f"{self._url}: the classifier is closed")
 
     def _none(self, reason: Reason) -> Opinion:
         return unanswered(reason, len(self._release.task.labels))

@@ -1,14 +1,13 @@
-"""One server that speaks OpenAI's API: requests with a time limit, tried again where that helps. The importer of httpx.
+"""One server that speaks OpenAI's API: a few connections, requests tried again where that helps. Only aiohttp's importer.
 
-Everything here runs in one event loop. What goes wrong is one of four things: the server is away or busy
-(`UnavailableError`, tried again), the time is up (`TimeoutError`), it refuses this request (`InputError`), or its reply
-is none (`UntrustedError`).
+Everything here runs in one event loop, and nothing takes longer than its caller waits. What goes wrong is one of three
+things: the server is away or busy (`UnavailableError`, tried again), it refuses this request (`InputError`), or what it
+answers is no answer (`UntrustedError`).
 """
 
-from typing import Final, Self
+from typing import Final
 
-import httpx
-import msgspec
+import aiohttp
 import stamina
 
 from models.contracts.errors import ConfigError, InputError, UnavailableError, UntrustedError
@@ -18,6 +17,7 @@ _REPLY_MAX_BYTES: Final = 4 << 20
 _CONNECT_S: Final = 2.0
 _FIRST_WAIT_S: Final = 0.05
 _MOST_WAIT_S: Final = 1.0
+_OK: Final = 200
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOCKED: Final = frozenset({401, 403})
 
@@ -26,48 +26,32 @@ stamina.instrumentation.set_on_retry_hooks([])
 
 
 class OpenAiServer:
-    """A few connections to one server."""
+    """A few connections to one server; made and used in one event loop."""
 
     def __init__(self, url: str, *, api_key: str, connections: int, attempts: int) -> None:
-        """Connect to nothing yet.
-
-        Raises:
-            ConfigError: this is no address.
-        """
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self._attempts = attempts
-        try:
-            self._client = httpx.AsyncClient(
-                base_url=self.url,
-                headers={"authorization": f"Bearer {api_key}"} if api_key else {},
-                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-                # How long an answer may take its caller says; how long a connection may, nobody else knows.
-                timeout=httpx.Timeout(None, connect=_CONNECT_S),
-                trust_env=False,
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ConfigError(f"{url}: is no address of a server: {error}") from error
-        if self._client.base_url.scheme not in ("http", "https") or not self._client.base_url.host:
-            raise ConfigError(f"{url}: is no address of a server; wanted as `http://host:port`")
+        self._url, self._attempts = url, attempts
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections),
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            # How long an answer may take its caller says; how long a connection may, nobody else knows.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+            auto_decompress=False,  # what is bounded is what arrives
+            skip_auto_headers=["Accept-Encoding"],
+        )
 
     async def get(self, path: str) -> bytes:
         """Return what is at a path."""
-        return await self._patiently("GET", path, b"")
+        return await self._patiently("GET", path, None)
 
     async def post(self, request: Request) -> bytes:
         """Return the reply to a request."""
-        return await self._patiently("POST", request.path, msgspec.json.encode(request.body))
+        return await self._patiently("POST", request.path, request.body)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._session.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _patiently(self, verb: str, path: str, body: bytes) -> bytes:
+    async def _patiently(self, verb: str, path: str, body: bytes | None) -> bytes:
+        reply = b""
         async for attempt in stamina.retry_context(
             on=UnavailableError,
             attempts=self._attempts,
@@ -77,35 +61,35 @@ class OpenAiServer:
             wait_jitter=_FIRST_WAIT_S,
         ):
             with attempt:
-                return await self._once(verb, path, body)
-        raise AssertionError  # it ends by an answer or an error
+                reply = await self._once(verb, f"{self._url}{path}", body)
+        return reply
 
-    async def _once(self, verb: str, path: str, body: bytes) -> bytes:
-        where = f"{self.url}{path}"
+    async def _once(self, verb: str, where: str, body: bytes | None) -> bytes:
         try:
-            async with self._client.stream(
-                verb, path, content=body, headers={"content-type": "application/json"} if body else {}
+            async with self._session.request(
+                verb, where, data=body, headers={"content-type": "application/json"}, allow_redirects=False
             ) as response:
                 reply = await _bounded(response, where)
-        except httpx.TransportError as error:  # a refused, cut or garbled connection; a time limit of its own
-            raise UnavailableError(f"{where}: {type(error).__name__}: {error}") from error
-        except httpx.HTTPError as error:
+        except aiohttp.InvalidURL as error:
+            raise ConfigError(f"{where}: is no address of a server; wanted as `http://host:port`") from error
+        except aiohttp.ClientResponseError as error:
             raise UntrustedError(f"{where}: {type(error).__name__}: {error}") from error
-        status = response.status_code
-        if status == httpx.codes.OK:
+        except (aiohttp.ClientError, OSError) as error:  # a connection refused or cut, or not made in time
+            raise UnavailableError(f"{where}: {type(error).__name__}: {error}") from error
+        if response.status == _OK:
             return reply
-        said = f"{where}: answers {status}: {reply[:200].decode('utf-8', 'replace')}"
-        if status in _BUSY:
+        said = f"{where}: answers {response.status}: {reply[:200].decode('utf-8', 'replace')}"
+        if response.status in _BUSY:
             raise UnavailableError(said)
-        if status in _LOCKED:
+        if response.status in _LOCKED:
             raise ConfigError(f"{said}; set `api_key` to one that it takes")
         raise InputError(said)
 
 
-async def _bounded(response: httpx.Response, where: str) -> bytes:
-    """Read a reply that may not be longer than any answer of ours is."""
+async def _bounded(response: aiohttp.ClientResponse, where: str) -> bytes:
+    """Read a reply that may not be longer than any answer is."""
     reply = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.content.iter_any():
         reply += chunk
         if len(reply) > _REPLY_MAX_BYTES:
             raise UntrustedError(f"{where}: answers with more than {_REPLY_MAX_BYTES} bytes")

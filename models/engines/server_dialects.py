@@ -10,7 +10,7 @@ nobody here needs the model's tokeniser. They differ in how the labels' probabil
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -33,16 +33,18 @@ _NUMBERED: Final = "token_id:{}".format
 
 
 class Request(Struct, frozen=True):
-    """Something to be posted."""
+    """Something to be posted: JSON."""
 
     path: str
-    body: dict[str, object]
+    body: bytes
 
 
-class Ask(Protocol):
-    """Posts a request and waits for its reply."""
+def request(path: str, **body: object) -> Request:
+    return Request(path, msgspec.json.encode(body))
 
-    def __call__(self, request: Request, /) -> bytes: ...
+
+Ask = Callable[[Request], bytes]
+"""From a request to its reply."""
 
 
 class Served(Struct, frozen=True):
@@ -148,9 +150,10 @@ class VllmDialect:
 
     def tokeniser(self, ask: Ask) -> RawTokeniser:
         def tokenise(text: str, add_special: bool, _parse: bool) -> tuple[list[int], list[str]]:  # noqa: FBT001 # as it is asked
-            body: dict[str, object] = {"model": self._model, "prompt": text, "add_special_tokens": add_special}
-            reply = ask(Request("/tokenize", {**body, "return_token_strs": True}))
-            tokens = _read(reply, _Tokens, "tokens")
+            wanted = request(
+                "/tokenize", model=self._model, prompt=text, add_special_tokens=add_special, return_token_strs=True
+            )
+            tokens = _read(ask(wanted), _Tokens, "tokens")
             if len(tokens.tokens) != len(tokens.token_strs):
                 raise UntrustedError(f"{len(tokens.tokens)} tokens written in {len(tokens.token_strs)} ways")
             return tokens.tokens, tokens.token_strs
@@ -175,7 +178,7 @@ class VllmDialect:
         return self._complete(prompt, max_tokens=most_tokens, structured_outputs={"grammar": grammar})
 
     def _complete(self, prompt: Sequence[int], **more: object) -> Request:
-        return Request("/v1/completions", {"model": self._model, "prompt": list(prompt), "temperature": 0, **more})
+        return request("/v1/completions", model=self._model, prompt=list(prompt), temperature=0, **more)
 
 
 class LlamaDialect:
@@ -210,8 +213,9 @@ class LlamaDialect:
         return self._complete(prompt, max_tokens=most_tokens, grammar=grammar)
 
     def _complete(self, prompt: Sequence[int], **more: object) -> Request:
-        body = {"model": self._model, "prompt": list(prompt), "temperature": 0, "cache_prompt": True}
-        return Request("/v1/completions", {**body, **more})
+        return request(
+            "/v1/completions", model=self._model, prompt=list(prompt), temperature=0, cache_prompt=True, **more
+        )
 
 
 class _LlamaTokeniser:
@@ -230,9 +234,11 @@ class _LlamaTokeniser:
         self.adds_start = self.start is not None and self.tokens(b"a", add_special=True)[0] == self.start
 
     def tokens(self, text: bytes, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
-        body: dict[str, object] = {"content": text.decode("utf-8", "replace"), "with_pieces": True}
-        reply = self._ask(Request("/tokenize", {**body, "add_special": add_special, "parse_special": parse_special}))
-        tokens = _read(reply, _LlamaTokens, "tokens").tokens
+        content = text.decode("utf-8", "replace")
+        wanted = request(
+            "/tokenize", content=content, add_special=add_special, parse_special=parse_special, with_pieces=True
+        )
+        tokens = _read(self._ask(wanted), _LlamaTokens, "tokens").tokens
         for token in tokens:
             self._spelled[token.id] = token.piece.encode() if isinstance(token.piece, str) else bytes(token.piece)
         return [token.id for token in tokens]

@@ -66,6 +66,10 @@ class BridgeProcess:
             process.send_signal(number)
         return process.wait(30)
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def said(self, event: str) -> int:
         return self.log.read_text().count(event) if self.log.exists() else 0
 
@@ -80,11 +84,11 @@ def running(bridge: BridgeProcess) -> Iterator[BridgeProcess]:
         bridge.stop(signal.SIGKILL)
 
 
-def make_topics(kafka: LocalKafka, prefix: str, **settings: str) -> Names:
+def make_topics(kafka: LocalKafka, prefix: str, letters_bytes: str = str(4 << 20), **settings: str) -> Names:
     names = Names(prefix)
     for name in (names.verdicts, names.questions, names.downlink):
         kafka.make_topic(name, partitions=2, **settings)
-    kafka.make_topic(names.dead_letters, max_message_bytes=str(4 << 20))
+    kafka.make_topic(names.dead_letters, max_message_bytes=letters_bytes)
     return names
 
 
@@ -120,6 +124,7 @@ class GatewaysDisk:
     """What a gateway has on its disk of the centre's answers; the fetcher may be ended and started at will."""
 
     def __init__(self, directory: Path, broker: Mosquitto, gateway: str = "gw") -> None:
+        self.name = gateway
         self._path = directory / f"{gateway}.sqlite3"
         self._answers = Answers(
             host="127.0.0.1",

@@ -255,9 +255,11 @@ def answering(status: int, kind: str, body: bytes) -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -289,5 +291,5 @@ def test_an_answer_that_is_not_of_an_index_is_an_outage_in_words(
 
 
 def test_a_cluster_that_is_away_is_said_to_be() -> None:
-    with pytest.raises(UnavailableError, match="search index http://127.0.0.1:9: .*Connection refused"):
+    with pytest.raises(UnavailableError, match=r"search index http://127\.0\.0\.1:9: .*Connection refused"):
         examine(Cluster(url="http://127.0.0.1:9"))

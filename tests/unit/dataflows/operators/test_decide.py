@@ -10,8 +10,8 @@ from dataflows.operators.decide import decide_window
 from dataflows.operators.decode import decode_records
 from models.contracts import wire
 from models.contracts.opinion import Opinion
-from models.contracts.policy import Policy
-from models.contracts.verdict import Verdict
+from models.contracts.policy import ContextRule, Policy
+from models.contracts.verdict import CENTRAL, Verdict
 from tests.fakes.classifier import release
 from tests.fakes.records import batch
 
@@ -43,6 +43,22 @@ def test_a_verdict_says_what_it_is_about_and_who_made_it() -> None:
         app="sshd",
         severity=6,
     )
+
+
+def test_an_event_that_no_model_said_anything_of_has_the_default_label_and_goes_to_review_with_the_reason() -> None:
+    said = decide(0.2, 0.1, 0.7, unanswered="engine-timeout", policy=Policy(accept_at=0.0))
+
+    assert (said.label, said.confidence, said.route) == ("suspicious", 0.1, "review")
+    assert said.reason == "engine-timeout"
+
+
+def test_a_verdict_on_a_question_has_the_gateways_name_and_supersedes() -> None:
+    said = Opinion(probabilities=(1.0, 0.0, 0.0), label_mass=1.0)
+    asked = msgspec.structs.replace(EVENT, gateway="gw-1", revision=CENTRAL)
+    (first,) = decide_window(Judged([asked], [said], release(3)), Policy())
+    (corrected,) = decide_window(Judged([asked], [said], release(3), revision=1), Policy())
+
+    assert (first.gateway, first.revision, corrected.revision) == ("gw-1", CENTRAL, CENTRAL + 1)
 
 
 def test_a_verdict_keeps_the_topic_that_its_event_came_by() -> None:
@@ -102,6 +118,51 @@ def test_of_equally_probable_labels_the_first_wins() -> None:
 
 def test_a_text_that_only_the_model_had_to_cut_is_marked_as_truncated_too() -> None:
     assert decide(0.9, 0.1, 0.0, truncated=True).truncated
+
+
+HIGH, LAB = {"criticality": "high"}, {"zone": "lab"}
+RULED = Policy(
+    accept_at=0.8,
+    accept_at_by_label={"benign": 0.6},
+    when=(
+        ContextRule(context=HIGH, accept_at=0.95, doubtful="escalated"),
+        ContextRule(context=HIGH | LAB, accept_at=0.0),
+        ContextRule(context=LAB, accept_at_by_label={"critical": 0.5}),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("context", "benign", "critical"),
+    [
+        ({}, (0.6, "review"), (0.8, "review")),
+        ({"criticality": "low"}, (0.6, "review"), (0.8, "review")),
+        (HIGH, (0.95, "escalated"), (0.95, "escalated")),
+        (HIGH | LAB | {"owner": "shop"}, (0.95, "escalated"), (0.95, "escalated")),
+        (LAB, (0.6, "review"), (0.5, "review")),
+    ],
+)
+def test_the_first_rule_that_fits_what_is_known_of_an_event_overrides_threshold_and_route(
+    context: dict[str, str], benign: tuple[float, str], critical: tuple[float, str]
+) -> None:
+    event = msgspec.structs.replace(EVENT, context=context)
+    for at, (threshold, doubtful) in ((0, benign), (2, critical)):
+        for confidence, route in ((threshold, "accepted"), (threshold - 0.01, doubtful)):
+            probabilities = [0.0, 0.0, 0.0]
+            probabilities[at] = confidence
+            judged = Judged([event], [Opinion(probabilities=tuple(probabilities), label_mass=1.0)], release(1))
+            (verdict,) = decide_window(judged, RULED)
+
+            assert (verdict.route, verdict.context) == (route, context)
+
+
+def test_a_rule_is_for_its_own_events_alone() -> None:
+    said = Opinion(probabilities=(0.0, 0.1, 0.9), label_mass=1.0)
+    events = [msgspec.structs.replace(EVENT, context=context) for context in ({}, HIGH, {}, HIGH)]
+
+    verdicts = decide_window(Judged(events, [said] * 4, release(1)), RULED)
+
+    assert [verdict.route for verdict in verdicts] == ["accepted", "escalated", "accepted", "escalated"]
 
 
 @given(

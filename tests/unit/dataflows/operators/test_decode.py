@@ -5,9 +5,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataflows.operators.decode import PLAIN, Reading, decode_records
+from models.contracts.scalars import EventId
+from models.contracts.verdict import CENTRAL
+from models.contracts.wire import encode
 from tests.fakes.records import batch
+from tests.fakes.verdicts import verdict
 
 MSG = Reading(text_path="log.msg")
 
@@ -197,3 +202,54 @@ def test_a_record_reads_the_same_alone_and_beside_one_that_needs_a_second_look(l
     beside = decode_records(batch(*encoded, b"\xff")).events[:-1]
 
     assert [event for line_batch in (batch(*encoded),) for event in decode_records(line_batch).events] == beside
+
+
+ASKED = verdict(
+    id=EventId("spool.7"),
+    text="<86>Jan 31 23:59:59 web-1 sshd[42]: Failed",
+    route="escalated",
+    gateway="gw-1",
+    revision=1,
+)
+
+
+def test_a_question_is_the_gateways_event_again_under_its_own_id_and_above_its_verdict() -> None:
+    (event,) = decode_records(batch(encode(ASKED)), Reading(kind="questions")).events
+
+    assert (event.id, event.text, event.body) == (ASKED.id, ASKED.text, "sshd: Failed")
+    assert (event.source, event.received_at_ms, event.host) == (ASKED.source, ASKED.received_at_ms, ASKED.host)
+    assert (event.gateway, event.revision) == ("gw-1", CENTRAL)
+
+
+def test_an_answer_for_this_gateway_goes_on_as_it_is_and_one_for_another_is_a_dead_letter() -> None:
+    other = replace(ASKED, gateway="gw-2")
+    decoded = decode_records(batch(encode(ASKED), encode(other)), Reading(kind="answers", gateway="gw-1"))
+
+    assert decoded.answers == [ASKED]
+    assert [(letter.reason, letter.raw) for letter in decoded.letters] == [("not-our-answer", encode(other))]
+
+
+def test_verdicts_of_all_gateways_go_on_as_they_are() -> None:
+    other = replace(ASKED, gateway="gw-2")
+
+    assert decode_records(batch(encode(ASKED), encode(other)), Reading(kind="verdicts")).answers == [ASKED, other]
+
+
+@pytest.mark.parametrize("kind", ["questions", "answers", "verdicts"])
+@pytest.mark.parametrize("record", [b"", b"{", b"[]", b'{"type": "verdict/2"}', b'{"type": "event/1"}', b"\xff"])
+def test_what_is_no_verdict_is_a_dead_letter_with_its_key_and_headers(kind: Any, record: bytes) -> None:
+    came = replace(batch(record), keys=[b"k"], headers=[(("trace", b"1"),)])
+    (letter,) = decode_records(came, Reading(kind=kind)).letters
+
+    assert (letter.reason, letter.raw, letter.key, letter.headers) == (
+        "not-a-verdict",
+        record,
+        b"k",
+        (("trace", b"1"),),
+    )
+
+
+def test_a_verdict_of_a_newer_schema_is_read_without_what_it_has_more() -> None:
+    newer = encode(ASKED).replace(b"{", b'{"mood": "sunny", ', 1)
+
+    assert decode_records(batch(newer), Reading(kind="verdicts")).answers == [ASKED]
