@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from central.topics import Names
 from dataflows.connectors.courier import refused_letter
-from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing
+from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing, reason_of
 from dataflows.connectors.mqtt_requests import Request
 from dataflows.connectors.uplink import MESSAGE_LINES
 from models.contracts.errors import InputError, UnavailableError
@@ -124,7 +124,8 @@ def _cut(letter: DeadLetter) -> DeadLetter:
 
 
 def _buried(letters: Sequence[DeadLetter], names: Names) -> list[Outgoing]:
-    return [Outgoing(names.dead_letters, _key(letter.id), encode(letter)) for letter in letters]
+    found = [(_key(letter.id), encode(letter)) for letter in letters]
+    return [Outgoing(names.dead_letters, key, letter, reason_of(letter)) for key, letter in found]
 
 
 def _key(event_id: str) -> bytes:

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from central.lookups import LookupSection
+from dataflows.correlation import IncidentRule
+from dataflows.operators.enrich import Enrichment
 from dataflows.sections import (
     Bytes,
     ClientTls,
@@ -139,6 +142,9 @@ class Config(Section, frozen=True, kw_only=True):
     policy: PolicySection = PolicySection()
     policy_file: str = ""  # TOML, re-read on SIGHUP; wins over `policy`
     repeats: Repeats = Repeats()
+    lookups: tuple[LookupSection, ...] = ()
+    enrich: tuple[Enrichment, ...] = ()
+    incidents: tuple[IncidentRule, ...] = ()
     triage: Triage = Triage()
     deliver: Deliver = Deliver()
 

@@ -6,28 +6,31 @@ With `-i` and `-a` it is one process of a cluster, as triage is.
 import os
 import sys
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import structlog
 from bytewax.dataflow import Dataflow
 
 from central.config import Config, config_path, read_config
+from central.deliveries.queue import QueueCarrier
 from central.flow_process import FlowProcess
-from central.outlets import outlets
+from central.outlets import Sinks, outlets
 from central.queue.publish import AnswersRelay
 from central.wiring import consuming, names_of, publishing, queue_url
-from dataflows.connectors.courier import CourierSink, Limits
 from dataflows.connectors.kafka_publisher import KafkaCarrier
 from dataflows.connectors.kafka_source import KafkaSource
-from dataflows.deliver import SOURCE, deliver
+from dataflows.deliver import SOURCE, Correlating, deliver
+from dataflows.operators.incidents import Miss
 from dataflows.running import logs
 from dataflows.running.pulse import PulsingSource
 from dataflows.running.recovery import RunOptions, run_options
 from dataflows.running.service import exit_code_of, ignore_until_open
-from models.contracts.event import DeadLetter
-from models.contracts.wire import encode
 
 NAME = "deliver"
+
+log = structlog.get_logger()
 
 
 def flow() -> Dataflow:
@@ -86,21 +89,29 @@ def lay_out(config: Config, process: FlowProcess) -> Dataflow:
         ),
         process.stop,
     )
-    letters: CourierSink[DeadLetter] = CourierSink(
-        "dead-letters",
-        partial(KafkaCarrier, publishing(config, names.dead_letters)),
-        lambda records: [encode(record) for record in records],
-        process.state_dir / "backlog" / "dead-letters.sqlite3",
-        stop=process.stop,
-        limits=Limits(backlog_bytes=config.deliver.backlog_max_bytes),
-        observer=process.meters,
-        process=process.process,
-        processes=process.processes,
-    )
+    letters = Sinks(config, process, None).to_topic("dead-letters", names.dead_letters)
+    sinks = Sinks(config, process, letters)
     return deliver(
         PulsingSource(source, process.pulse),
-        outlets(config, process, letters),
+        outlets(config, sinks),
         letters,
         observer=process.meters,
+        correlating=_correlating(config, sinks) if config.incidents else None,
         lane=process.lane,
     )
+
+
+def _correlating(config: Config, sinks: Sinks) -> Correlating:
+    return Correlating(
+        rules=config.incidents,
+        sinks={
+            "incidents-to-queue": sinks.sink("incidents-to-queue", partial(QueueCarrier, queue_url(config))),
+            "incidents-to-kafka": sinks.to_topic("incidents-to-kafka", names_of(config).incidents),
+        },
+        misses=_missed,
+        clock=partial(datetime.now, UTC),
+    )
+
+
+def _missed(rule: str, why: Miss, times: int) -> None:
+    log.info("verdicts_not_correlated", rule=rule, reason=why, verdicts=times)

@@ -1,23 +1,23 @@
-"""A real PostgreSQL on loopback, for demo and tests: a direct child with a folder of its own, killed at will."""
+"""A real PostgreSQL on loopback, for tests: a direct child with a folder of its own, killed at will."""
 
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from dataflows.running.child import free_port
 from models.contracts.errors import UnavailableError
 
 _DEBIAN = Path("/usr/lib/postgresql")  # a folder for each version; none of them is on the path
 _SERVER_USER = "postgres"
 _READY_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
-_LOOK_EVERY_S = 0.05
+_LOOK_EVERY_S = 0.1
 
 
 def missing() -> str:
@@ -44,11 +44,13 @@ class LocalPostgres:
         if os.geteuid() == 0:
             shutil.chown(self._directory, _SERVER_USER, _SERVER_USER)
             self._as = {"user": _SERVER_USER, "group": pwd.getpwnam(_SERVER_USER).pw_gid, "extra_groups": []}
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         command = ["initdb", "-D", self._data, "-U", "headwater", "-A", "trust", "--no-sync", "--locale=C.UTF-8"]
         if self._start([*command, "-E", "UTF8"]).wait(_READY_WITHIN_S):
-            raise UnavailableError(f"initdb failed:\n{self.log_tail()}")
+            failed = f"initdb failed:\n{self.log_tail()}"
+            self.remove()
+            raise UnavailableError(failed)
 
     @property
     def url(self) -> str:
@@ -63,16 +65,18 @@ class LocalPostgres:
         """Return when the server takes connections.
 
         Raises:
-            UnavailableError: it ended, or takes none in time.
+            UnavailableError: it takes none in time.
         """
         settings = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
         command = ["postgres", "-D", self._data, *(word for setting in settings for word in ("-c", setting))]
-        self._process = self._start(command)
-        deadline = monotonic() + _READY_WITHIN_S
         ask = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        while subprocess.run(ask, check=False, timeout=_READY_WITHIN_S).returncode:
+        deadline = monotonic() + _READY_WITHIN_S
+        while True:
+            # The children of one that was killed live a little longer, and keep a new one from starting.
             if not self.runs:
-                raise UnavailableError(f"PostgreSQL ended with {self._process.returncode}:\n{self.log_tail()}")
+                self._process = self._start(command)
+            if not subprocess.run(ask, check=False, timeout=_READY_WITHIN_S).returncode and self.runs:
+                return
             if monotonic() > deadline:
                 raise UnavailableError(f"PostgreSQL is not ready within {_READY_WITHIN_S:g} s:\n{self.log_tail()}")
             sleep(_LOOK_EVERY_S)
@@ -117,9 +121,3 @@ def _programs() -> Path | None:
     if versions:
         return max(versions, key=lambda path: float(path.parent.name))
     return Path(on_path).resolve().parent if on_path else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -142,8 +142,8 @@ class SqlQuery:
             yield
         except SQLAlchemyError as error:
             # The library's own message has the statement in it, and a page of advice.
-            said = error.orig if isinstance(error, DBAPIError) else error
-            raise UnavailableError(f"{self._where}: {str(said).strip()}") from error
+            said = str(error.orig if isinstance(error, DBAPIError) else error).strip() or type(error).__name__
+            raise UnavailableError(f"{self._where}: {said.splitlines()[0]}") from error
 
 
 class CompactedTopic:

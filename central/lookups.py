@@ -116,13 +116,23 @@ class Lookups:
 class Refresher:
     """Keeps one table as its source says it."""
 
-    def __init__(self, name: str, source: TableSource, tables: Tables, look_every_s: float, stop: Event) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: TableSource,
+        tables: Tables,
+        look_every_s: float,
+        stop: Event,
+        *,
+        backoff: Backoff = _BACKOFF,
+    ) -> None:
         self.name = name
         self.tried = Event()
         self._source = source
         self._tables = tables
         self._look_every_s = look_every_s
         self._stop = stop
+        self._backoff = backoff
         self._thread = Thread(target=self._run, name=f"lookup-{name}", daemon=True)
 
     def start(self) -> None:
@@ -140,7 +150,7 @@ class Refresher:
                     self._refresh()
                 except (UnavailableError, InputError) as error:
                     if delays is None:
-                        delays = _BACKOFF.delays(Random())  # noqa: S311 - jitter, not a secret
+                        delays = self._backoff.delays(Random())  # noqa: S311 - jitter, not a secret
                         log.warning("lookup_failing", lookup=self.name, reason=str(error))
                     delay_s = next(delays)
                 else:

@@ -4,71 +4,80 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from central.config import Config, Deliver, Index, Siem
-from central.deliveries.index import Cluster as Search
-from central.deliveries.index import IndexCarrier
+from msgspec import Struct
+
+from central.config import Config, Index, Siem
+from central.deliveries.index import IndexCarrier, IndexCluster
 from central.deliveries.queue import QueueCarrier
 from central.flow_process import FlowProcess
-from central.wiring import queue_url
+from central.wiring import publishing, queue_url
 from dataflows.connectors import cef
 from dataflows.connectors.courier import Carrier, CourierSink, Limits
+from dataflows.connectors.kafka_publisher import KafkaCarrier
 from dataflows.connectors.siem import SiemCarrier
 from dataflows.connectors.tls import client_context
 from dataflows.sections import ClientTls, read_password
 from dataflows.triage import Outlet
 from models.contracts.event import DeadLetter
-from models.contracts.policy import ROUTES, Route
 from models.contracts.verdict import Verdict
 from models.contracts.wire import encode
 
 Encode = Callable[[list[Verdict]], Sequence[bytes]]
 
 
-def outlets(config: Config, process: FlowProcess, letters: CourierSink[DeadLetter]) -> list[Outlet]:
+class Sinks:
+    """Makes the sinks of one process, each with a backlog of its own."""
+
+    def __init__(self, config: Config, process: FlowProcess, letters: CourierSink[DeadLetter] | None) -> None:
+        self._config = config
+        self._process = process
+        self._letters = letters
+
+    def sink(self, name: str, carrier: Callable[[], Carrier], written: Any = None, **limits: Any) -> CourierSink[Any]:
+        """Return a sink; a payload is a record, encoded, unless it is `written` otherwise."""
+        process = self._process
+        return CourierSink(
+            name,
+            carrier,
+            written or _each_encoded,
+            process.state_dir / "backlog" / f"{name}.sqlite3",
+            stop=process.stop,
+            limits=Limits(backlog_bytes=self._config.deliver.backlog_max_bytes, **limits),
+            observer=process.meters,
+            dead_letters=self._letters,
+            process=process.process,
+            processes=process.processes,
+        )
+
+    def to_topic(self, name: str, topic: str) -> CourierSink[Any]:
+        """Return a sink to a topic of the centre."""
+        return self.sink(name, partial(KafkaCarrier, publishing(self._config, topic)))
+
+
+def outlets(config: Config, sinks: Sinks) -> list[Outlet]:
     """Return one outlet per delivery.
 
     Raises:
         ConfigError: a delivery cannot work as configured.
     """
-
-    def outlet(
-        name: str,
-        carrier: Callable[[], Carrier],
-        written: Encode = _each_encoded,
-        routes: tuple[Route, ...] = ROUTES,
-        **limits: Any,
-    ) -> Outlet:
-        sink: CourierSink[Verdict] = CourierSink(
-            name,
-            carrier,
-            written,
-            process.state_dir / "backlog" / f"{name}.sqlite3",
-            stop=process.stop,
-            limits=Limits(backlog_bytes=config.deliver.backlog_max_bytes, **limits),
-            observer=process.meters,
-            dead_letters=letters,
-            process=process.process,
-            processes=process.processes,
-        )
-        return Outlet(f"to-{name}", sink, routes)
-
-    found = [outlet("queue", partial(QueueCarrier, queue_url(config)))]
-    wanted: Deliver = config.deliver
+    found = [Outlet("to-queue", sinks.sink("queue", partial(QueueCarrier, queue_url(config))))]
+    wanted = config.deliver
     if wanted.index is not None:
-        found.append(outlet("index", partial(IndexCarrier, search_cluster(wanted.index))))
+        found.append(Outlet("to-index", sinks.sink("index", partial(IndexCarrier, search_cluster(wanted.index)))))
     if wanted.siem is not None:
-        found.append(outlet("siem", _siem(wanted.siem), _cef(wanted.siem, config.centre.name), wanted.siem.routes))
+        written = _cef(wanted.siem, config.centre.name)
+        found.append(Outlet("to-siem", sinks.sink("siem", _siem(wanted.siem), written), wanted.siem.routes))
     return found
 
 
-def search_cluster(index: Index) -> Search:
+def search_cluster(index: Index) -> IndexCluster:
     """Return where the index is, and who we are there.
 
     Raises:
         ConfigError: the URL, a certificate or the password cannot be used.
     """
     where = "`deliver.index`"
-    return Search(
+    return IndexCluster(
         url=index.url,
         username=index.username,
         password=read_password(where, index.password_file),
@@ -90,5 +99,5 @@ def _context(where: str, tls: ClientTls | None) -> Any:
     return None if tls is None else client_context(where, tls.ca, tls.certificate, tls.key)
 
 
-def _each_encoded(verdicts: list[Verdict]) -> list[bytes]:
-    return [encode(verdict) for verdict in verdicts]
+def _each_encoded(records: Sequence[Struct]) -> list[bytes]:
+    return [encode(record) for record in records]

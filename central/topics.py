@@ -29,6 +29,7 @@ class Topic(Struct, frozen=True, kw_only=True):
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = 7 * _DAY_MS
     max_message_bytes: int = _MIB + _BATCH_OVERHEAD
+    stamped_by: Literal["writer", "broker"] = "writer"
     optional: bool = False  # others make it and write it, or nobody does
 
     @property
@@ -44,6 +45,7 @@ class Topic(Struct, frozen=True, kw_only=True):
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(self.max_message_bytes),
             "min.insync.replicas": str(self.min_insync),
+            "message.timestamp.type": "LogAppendTime" if self.stamped_by == "broker" else "CreateTime",
         }
 
 
@@ -140,6 +142,8 @@ def declared(prefix: str = "headwater", *, partitions: int = 4, replication: int
             retention_ms=90 * _DAY_MS,
             # A record in base64 is longer by a third, and says where it came from and what is wrong with it.
             max_message_bytes=4 * _MIB,
+            # One clock for these and for what was put back of them tells which came later.
+            stamped_by="broker",
         ),
         Topic(
             name=names.replayed,
@@ -149,6 +153,7 @@ def declared(prefix: str = "headwater", *, partitions: int = 4, replication: int
             replication=replication,
             cleanup="compact",
             retention_ms=_FOR_EVER,
+            stamped_by="broker",
         ),
         Topic(
             name=names.incidents,
@@ -220,7 +225,7 @@ def create(cluster: Cluster, topics: Sequence[Topic], *, grow: bool = False) -> 
 
 def _may_grow(topic: Topic, found: Found) -> bool:
     # The last word on a key would stand in the old partition, and older words that nothing compacts away in the new.
-    return topic.cleanup != "compact" and found.partitions < topic.partitions
+    return topic.cleanup != "compact" and 0 < found.partitions < topic.partitions
 
 
 def _differences(topic: Topic, found: Found | None) -> Iterator[tuple[Literal["note", "problem"], str]]:
@@ -228,6 +233,11 @@ def _differences(topic: Topic, found: Found | None) -> Iterator[tuple[Literal["n
         words = f"is not there; `central check --create` makes it: {_in_words(topic)}"
         yield ("note" if topic.optional else "problem"), words
         return
+    if found.unseen and not found.partitions:
+        yield "problem", f"is there, perhaps: {found.unseen}"
+        return
+    if found.unseen:
+        yield "note", f"its settings are not to be seen: {found.unseen}"
     if found.partitions < topic.partitions:
         yield "note", f"found {_count(found.partitions, 'partition')}, wanted {topic.partitions}; {_growth(topic)}"
     if found.replication < topic.replication:
@@ -266,6 +276,9 @@ def _harm(name: str, found: str, wanted: str, there: Found) -> str:
         case "retention.ms":
             kept_longer = int(found) == _FOR_EVER or (int(wanted) != _FOR_EVER and int(found) >= int(wanted))
             return "" if kept_longer or there.settings.get("cleanup.policy") == "compact" else "records go earlier"
+        case "message.timestamp.type":
+            harm = "a writer's clock says which of them count as put back"
+            return "" if wanted in (found, "CreateTime") else harm
         case "max.message.bytes":
             return "" if int(found) >= int(wanted) else "larger records are refused, and become dead letters"
         case _:

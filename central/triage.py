@@ -7,7 +7,6 @@ It reads what gateways doubt, and text that others produce where that is configu
 import os
 import sys
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from bytewax.inputs import FixedPartitionedSource
 from central.config import Config, config_path, read_config
 from central.engine import open_engine
 from central.flow_process import FlowProcess
-from central.wiring import consuming, names_of, publishing
+from central.lookups import Lookups
+from central.outlets import Sinks
+from central.wiring import cluster_of, consuming, names_of
 from dataflows.cache.snapshot import Made
 from dataflows.cache.verdict_cache import VerdictCache
-from dataflows.connectors.courier import CourierSink, Limits
 from dataflows.connectors.joined_source import JoinedSource
-from dataflows.connectors.kafka_publisher import KafkaCarrier
 from dataflows.connectors.kafka_source import KafkaSource
 from dataflows.operators.decode import Reading
 from dataflows.operators.repeats import Repeats
@@ -34,9 +33,7 @@ from dataflows.running.recovery import RunOptions, run_options
 from dataflows.running.service import exit_code_of, ignore_until_open
 from dataflows.triage import Outlet, triage
 from models.classifier import Classifier, Current
-from models.contracts.event import DeadLetter
 from models.contracts.policy import Policy
-from models.contracts.wire import encode
 
 NAME = "triage"
 _QUESTIONS = "questions"
@@ -76,6 +73,9 @@ class TriageProcess(FlowProcess):
         self._engine = engine
         release = engine.classifier.release
         self._policy: Current[Policy] = Current(policy_in_force(config.policy, config.policy_file, release))
+        self._lookups = Lookups(config.lookups, cluster_of(config))
+        opened.callback(self._lookups.close)
+        self._enriching = self._lookups.enriching(config.enrich)
         self._secret = audit_secret(self.state_dir)
         self._cache = VerdictCache(self._secret)
         self._cache.follow(release, self._policy.get())
@@ -84,14 +84,16 @@ class TriageProcess(FlowProcess):
     def lay_out(self) -> Dataflow:
         """Lay the flow out."""
         config, names = self._config, names_of(self._config)
-        letters = self._sink("dead-letters", names.dead_letters, None)
+        letters = Sinks(config, self, None).to_topic("dead-letters", names.dead_letters)
+        verdicts = Sinks(config, self, letters).to_topic("verdicts", names.verdicts)
         return triage(
             PulsingSource(JoinedSource(self._sources()), self.pulse),
             self._classifier,
             self._policy,
-            [Outlet("output-verdicts", self._sink("verdicts", names.verdicts, letters))],
+            [Outlet("output-verdicts", verdicts)],
             letters,
             readings=self._readings(),
+            enriching=self._enriching,
             repeats=Repeats(window_events=config.repeats.window_events, window_s=config.repeats.window_s),
             cache=self._cache,
             window_events=self._engine.window_events,
@@ -102,6 +104,7 @@ class TriageProcess(FlowProcess):
 
     def begin(self) -> None:
         super().begin()
+        self._lookups.start()
         take_over(self._cache, self.state_dir)
 
     def announcement(self) -> str:
@@ -147,20 +150,6 @@ class TriageProcess(FlowProcess):
                 max_bytes=events.max_event_bytes, text_path=events.text_path, id_path=events.id_path
             )
         return found
-
-    def _sink(self, name: str, topic: str, letters: CourierSink[DeadLetter] | None) -> CourierSink[Any]:
-        return CourierSink(
-            name,
-            partial(KafkaCarrier, publishing(self._config, topic)),
-            lambda records: [encode(record) for record in records],
-            self.state_dir / "backlog" / f"{name}.sqlite3",
-            stop=self.stop,
-            limits=Limits(backlog_bytes=self._config.deliver.backlog_max_bytes),
-            observer=self.meters,
-            dead_letters=letters,
-            process=self.process,
-            processes=self.processes,
-        )
 
     def _made(self) -> Made:
         release, policy = self._classifier.get().release, self._policy.get()

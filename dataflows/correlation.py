@@ -26,6 +26,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import astuple, replace
 
 from models.contracts.incident import Incident
+from models.contracts.policy import Route
 from models.contracts.scalars import EventId, LabelName, Name, Number
 from models.contracts.wire import decode_verdict
 
@@ -47,6 +48,7 @@ class IncidentRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: RuleName  # part of the recovery state: keep it
     labels: Annotated[tuple[LabelName, ...], Meta(min_length=1)]
+    routes: tuple[Route, ...] = ("accepted", "escalated", "review")  # an unsure verdict's label is no model's
     key: Literal["address", "host", "source"] = "address"
     fields: tuple[Name, ...] = ("source",)  # where an address is looked for; then in the text, where the first counts
     at_least: Number = 5

@@ -1,12 +1,12 @@
 """What gateway and centre are configured with alike: strict sections of a TOML file, and how one is read."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from models.contracts.errors import ConfigError
-from models.contracts.policy import CacheRules
+from models.contracts.policy import CacheRules, ContextRule, Doubtful
 from models.contracts.scalars import Count, LabelName, Number, Port, Probability
 from models.contracts.wire import decode_toml
 
@@ -68,7 +68,8 @@ class PolicySection(Section, frozen=True, kw_only=True):
     accept_at: Probability | UnsetType = UNSET
     accept_at_by_label: dict[LabelName, Probability] | UnsetType = UNSET
     mass_floor: Probability | UnsetType = UNSET
-    doubtful: Literal["escalated", "review", "unsure"] | UnsetType = UNSET
+    doubtful: Doubtful | UnsetType = UNSET
+    when: tuple[ContextRule, ...] | UnsetType = UNSET
     cache: CacheRules | UnsetType = UNSET
 
 

@@ -24,11 +24,12 @@ from dataflows.operators.repeats import Repeats, drop_repeats
 from dataflows.operators.routes import take_routes
 from models.classifier import Classifier, Current
 from models.contracts.event import DeadLetter
+from models.contracts.incident import Incident
 from models.contracts.policy import ROUTES, Policy, Route
 from models.contracts.verdict import Verdict
 
 B = TypeVar("B", bound=Records)
-R = TypeVar("R", Verdict, DeadLetter)
+R = TypeVar("R", Verdict, DeadLetter, Incident)
 
 VerdictSink = FixedPartitionedSink[list[Verdict], Any]
 DeadLetterSink = FixedPartitionedSink[list[DeadLetter], Any]

@@ -129,6 +129,8 @@ class Gateway:
         self._spool = SpoolReader(self._spool_path)
         self._spool_lock = Lock()
         opened.callback(self._spool.close)
+        self._letters = dead_letter_sink(config, self._stop, self._meters)
+        self._uplink = uplink_sink(config, contexts, self._stop, self._meters, self._letters)
         self._flow = self._lay_out(contexts)
         self._meters.registry.register(StatusCollector(self._status))
         self._operations = OperationsServer(
@@ -149,6 +151,8 @@ class Gateway:
     def begin(self) -> None:
         self._operations.start()
         self._control.start()
+        if self._uplink is not None:
+            self._uplink.courier()  # it looks for the centre, and not only when the first event is there
         self._intake.start()
         take_over(self._cache, Path(self._config.gateway.state_dir))
 
@@ -172,30 +176,28 @@ class Gateway:
 
     def _lay_out(self, contexts: Mapping[str, ssl.SSLContext]) -> Dataflow:
         config = self._config
-        letters = dead_letter_sink(config, self._stop, self._meters)
         source = SpoolSource(
             self._spool_path,
             self._stop,
             batch_events=config.model.batch_events,
             batch_s=config.model.batch_ms / 1e3,
         )
-        ways = outlets(config, contexts, self._stop, self._meters, letters)
-        uplink = uplink_sink(config, contexts, self._stop, self._meters, letters)
-        if config.uplink is not None and uplink is not None:
-            ways.append(Outlet(UPLINK, uplink, config.uplink.routes))
+        ways = outlets(config, contexts, self._stop, self._meters, self._letters)
+        if config.uplink is not None and self._uplink is not None:
+            ways.append(Outlet(UPLINK, self._uplink, config.uplink.routes))
         return triage(
             PulsingSource(source, self._pulse),
             self._classifier,
             self._policy,
             ways,
-            letters,
+            self._letters,
             readings=readings(config),
             repeats=Repeats(window_events=config.repeats.window_events, window_s=config.repeats.window_s),
             cache=self._cache,
             window_events=config.model.batch_events,
             wait=self._stop.wait,
             observer=self._meters,
-            centre_is_away=(lambda: False) if uplink is None else uplink.away,
+            centre_is_away=(lambda: False) if self._uplink is None else self._uplink.away,
         )
 
     def _made(self) -> Made:

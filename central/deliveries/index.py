@@ -57,7 +57,7 @@ _HEALTH = {
 }
 
 
-class Cluster(Struct, frozen=True, kw_only=True):
+class IndexCluster(Struct, frozen=True, kw_only=True):
     """Where the index is, and who we are there."""
 
     url: str  # without a port: 9200, or 443 with https
@@ -167,7 +167,7 @@ class _Head(Struct, frozen=True, tag="verdict/1"):
 class IndexCarrier:
     """One client of one cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: IndexCluster) -> None:
         self._cluster = cluster
         self._client = _client(cluster)
         self._prepared: set[str] = set()
@@ -268,7 +268,7 @@ def refused(documents: Sequence[Document], outcomes: Sequence[Outcome]) -> list[
     return refusals
 
 
-def template(cluster: Cluster) -> dict[str, Any]:
+def template(cluster: IndexCluster) -> dict[str, Any]:
     """Return the index template that is shipped, by the names of this cluster's indices."""
     shipped: dict[str, Any] = msgspec.json.decode(_TEMPLATE.read_bytes())
     shipped["index_patterns"] = [f"{cluster.name}-*"]
@@ -276,7 +276,7 @@ def template(cluster: Cluster) -> dict[str, Any]:
     return shipped
 
 
-def examine(cluster: Cluster) -> Finding:
+def examine(cluster: IndexCluster) -> Finding:
     """Say whether the cluster answers, how it is, and which template it has. Changes nothing.
 
     Raises:
@@ -306,7 +306,7 @@ def examine(cluster: Cluster) -> Finding:
     return Finding("index", state, f"{words}; template {cluster.name} {said}")
 
 
-def _client(cluster: Cluster) -> OpenSearch:
+def _client(cluster: IndexCluster) -> OpenSearch:
     logging.getLogger("opensearch").setLevel(logging.CRITICAL)  # it says nothing that does not come as an error, too
     tls = cluster.tls
     if tls is None and cluster.url.startswith("https:"):
@@ -320,13 +320,13 @@ def _client(cluster: Cluster) -> OpenSearch:
     )
 
 
-def _install_template(client: OpenSearch, cluster: Cluster) -> None:
+def _install_template(client: OpenSearch, cluster: IndexCluster) -> None:
     installed, ours = _installed_version(client, cluster), template(cluster)
     if installed is None or installed < ours["version"]:
         client.indices.put_index_template(name=cluster.name, body=ours)
 
 
-def _installed_version(client: OpenSearch, cluster: Cluster) -> int | None:
+def _installed_version(client: OpenSearch, cluster: IndexCluster) -> int | None:
     try:
         answer = client.indices.get_index_template(name=cluster.name)
     except NotFoundError:
@@ -354,10 +354,10 @@ def _is_of_the_document(outcome: Outcome) -> bool:
 def _reason(error: Exception) -> str:
     if not isinstance(error, TransportError):
         return str(error)
-    found = error.info.get("error") if isinstance(error.info, dict) else None
-    if isinstance(found, dict):
-        said = str(msgspec.convert(found, Failure))
-    else:
+    info: Any = error.info
+    try:
+        said = str(msgspec.convert(info["error"], Failure))
+    except (LookupError, TypeError, msgspec.ValidationError):  # a proxy's words, or a connection's
         said = " ".join(str(error.error).split())[:_MOST_REASON]
     if not isinstance(error.status_code, int):
         return said

@@ -16,21 +16,12 @@ from central.queue.desk import Publisher, QueueDesk, QueueSettings, now_ms
 from central.queue.item import Item, answer_of
 from central.queue.store import VIEWS, Store, View, Wanted
 from central.queue.view import ascii_line, fields, json_line, standing, table, visible, whole
+from dataflows.running.commands import ListByDefault
 from models.contracts.answer import LONGEST_NOTE, Kind
 from models.contracts.errors import InputError
 
 ReadSettings = Callable[[Path | None], QueueSettings]
 """Reads the configuration at a path, or without one where it is usually."""
-
-
-class _ListByDefault(click.Group):
-    """Lists where no command is named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        asks_for_help = args[:1] and args[0] in ctx.help_option_names
-        if not asks_for_help and (not args or args[0].startswith("-")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 def _me() -> str:
@@ -83,7 +74,7 @@ _filters = _chosen(
 def queue_group(read: ReadSettings) -> click.Group:
     """Return the group `queue`; each of its commands reads the configuration when it runs."""
 
-    @click.group("queue", cls=_ListByDefault)
+    @click.group("queue", cls=ListByDefault)
     @click.pass_context
     def queue(context: click.Context) -> None:
         """Look at what waits for a person, claim it and answer it; answers become reference labels.

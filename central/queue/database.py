@@ -1,6 +1,5 @@
 """The database behind the queue, by URL: a SQLite file, or PostgreSQL. Its errors become ours here."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from dataflows.connectors.private_file import make_private
 from models.contracts.errors import ConfigError, UnavailableError
 
 SQLITE, POSTGRES = "sqlite", "postgresql"
@@ -72,8 +72,15 @@ class Database:
         self._writing = self._engine.execution_options(writes=True)
         try:
             if self.kind == SQLITE:
-                _make_private(Path(str(url.database)))
+                path = Path(str(url.database))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                make_private(path)
             self._migrate()
+        except OSError as error:
+            self.close()
+            raise UnavailableError(
+                f"{self.name}: {error.strerror or error}; the queue cannot be kept there"
+            ) from error
         except UnavailableError:
             self.close()
             raise
@@ -144,12 +151,3 @@ def _begin(connection: Connection) -> None:
     # A transaction that reads first and writes later would fail where another has written meanwhile.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _make_private(path: Path) -> None:
-    """Make the file where there is none: it holds events, which are nobody else's to read."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise UnavailableError(f"{path}: {error.strerror or error}; the queue cannot be kept there") from error

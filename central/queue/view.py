@@ -20,6 +20,7 @@ from models.contracts.verdict import Verdict
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999, beyond which Python has no dates
 _BAR_COLUMNS = 24
 _MOST_EVENTS = 20  # of an incident
+_WIDEST = 32  # of a column; ids of senders can be much longer, and are folded
 _HEADINGS = ("id", "label", "sure", "waits", "source", "gateway", "state")
 _FIGURES = {"sure", "waits"}
 _FIELDS = ("id", "kind", "state", "label", "confidence", "waits_s", "source", "gateway", "claimed_by", "answer", "text")
@@ -36,13 +37,17 @@ def visible(text: str) -> str:
 
 
 def table(items: Sequence[Item], now_ms: int) -> Table:
-    """Return two lines for each item, what is said of it above and its text below."""
+    """Return two lines for each item, what is said of it above and its text below; a very long id has one more."""
     rows = [_cells(item, now_ms) for item in items]
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    columns = zip(_HEADINGS, *rows, strict=True)
+    widths = [max(len(cell) for cell in column if len(cell) <= _WIDEST) for column in columns]
     lines = Table.grid()
-    lines.add_row(_line([Text(heading, "bold") for heading in _HEADINGS], widths))
+    lines.add_row(_line(_HEADINGS, widths, "bold", "bold"))
     for item, row in zip(items, rows, strict=True):
-        lines.add_row(_line([*map(Text, row[:-1]), Text(row[-1], _STYLES[item.state])], widths))
+        if len(row[0]) > _WIDEST:
+            lines.add_row(Text(row[0], overflow="fold"))
+            row = ("", *row[1:])  # noqa: PLW2901 - the same, shown above
+        lines.add_row(_line(row, widths, "", _STYLES[item.state]))
         lines.add_row(Text(f"  {visible(_summary(item))}", "dim", no_wrap=True, overflow="ellipsis"))
     return lines
 
@@ -139,13 +144,11 @@ def _cells(item: Item, now_ms: int) -> tuple[str, ...]:
     )
 
 
-def _line(cells: Sequence[Text], widths: Sequence[int]) -> Table:
-    line = Table.grid(padding=(0, 2, 0, 0))
-    for heading, width in zip(_HEADINGS[:-1], widths, strict=False):
-        line.add_column(width=width, justify="right" if heading in _FIGURES else "left")
-    line.add_column()
-    line.add_row(*cells)
-    return line
+def _line(cells: Sequence[str], widths: Sequence[int], style: str, style_of_state: str) -> Text:
+    line = Text(style=style, no_wrap=True, overflow="ellipsis")
+    for heading, cell, width in zip(_HEADINGS[:-1], cells, widths, strict=False):
+        line.append(cell.rjust(width) if heading in _FIGURES else cell.ljust(width)).append("  ")
+    return line.append(cells[-1], style_of_state)
 
 
 def _summary(item: Item) -> str:

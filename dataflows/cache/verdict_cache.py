@@ -163,8 +163,10 @@ class VerdictCache:
         """Return the events about which the model, asked again, says something else than the cache did."""
         changed = []
         for recent in doubted:
-            self._doubted.pop(recent.event.id, None)
             opinion = answers.get(recent.event.id)
+            if opinion is not None and opinion.unanswered:
+                continue  # in doubt it stays
+            self._doubted.pop(recent.event.id, None)
             if opinion is None:
                 continue
             label, sure = self._decide(opinion)
@@ -300,6 +302,8 @@ class VerdictCache:
         """Hold what the model said of an event against its entry, or begin one."""
         event, masked, audited = turn.events[at], turn.masked[at], turn.audited.pop(at, None)
         if masked is None or masked.key in self._refused:  # by another answer of this turn, perhaps
+            return
+        if opinion is not None and opinion.unanswered:  # what nobody said is for nothing and against nothing
             return
         key, text = masked.key, event.body
         entry = audited or self._find(key, now)

@@ -1,6 +1,5 @@
 """What a far end has not taken yet, in order, on disk: SQLite in WAL mode, synchronous, by number."""
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -9,6 +8,7 @@ from threading import Lock
 
 import msgspec
 
+from dataflows.connectors.private_file import make_private
 from models.contracts.errors import UnavailableError
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS chunk (last INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, body BLOB NOT NULL)"
@@ -36,8 +36,7 @@ class Backlog:
         self._lock = Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Payloads hold events, which are nobody else's to read; SQLite gives the log beside it the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            make_private(path)  # SQLite gives the log beside it the same mode
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
             for pragma in _PRAGMAS:
                 self._db.execute(f"PRAGMA {pragma}")

@@ -31,7 +31,7 @@ _EXTENSION_ESCAPES = str.maketrans({"\\": "\\\\", "=": "\\=", "\n": "\\n", "\r":
 class Cef(Struct, frozen=True, kw_only=True):
     """How verdicts are written."""
 
-    gateway: str
+    gateway: str  # for verdicts that do not say which gateway saw the event
     severities: Mapping[str, int] = field(default_factory=lambda: SEVERITIES)
     syslog_severities: Mapping[str, int] = field(default_factory=lambda: rfc5424.SEVERITIES)  # of the syslog header
     max_bytes: int = 8192  # the end of the text goes first
@@ -89,7 +89,7 @@ def _head(verdict: Verdict, style: Cef) -> bytes:
         "cn2": str(verdict.revision) if verdict.revision else None,
     }
     pairs = " ".join(f"{key}={_extension(value)}" for key, value in extension.items() if value is not None)
-    host = _NOT_PRINTABLE.sub("_", style.gateway)[:255] or "-"
+    host = _NOT_PRINTABLE.sub("_", verdict.gateway or style.gateway)[:255] or "-"
     severity = style.syslog_severities.get(verdict.label, rfc5424.INFORMATIONAL)
     syslog = f"<{_FACILITY * 8 + severity}>{_stamp(verdict.received_at_ms // 1000)} {host}"
     return f"{syslog} {header}|{pairs} msg=".encode("utf-8", "replace")

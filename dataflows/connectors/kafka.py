@@ -19,13 +19,17 @@ _REMEDIES = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "its access list does not let us",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "make the topic",
     KafkaError._UNKNOWN_TOPIC: "make the topic",  # noqa: SLF001 - librdkafka's own errors are called so
-    KafkaError._ALL_BROKERS_DOWN: "look at the brokers, the network and our certificate",  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN: "look at the brokers, the network, our certificate, and whether they want TLS",  # noqa: SLF001
     KafkaError._AUTHENTICATION: "look at user name and password",  # noqa: SLF001
     KafkaError._SSL: "look at the certificates, and whether `ca` is the authority of the brokers'",  # noqa: SLF001
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "its access list does not let us",
+    KafkaError._FENCED: "another one took up the name; let it end",  # noqa: SLF001
     KafkaError.NOT_ENOUGH_REPLICAS: "too few of its brokers are there",
     KafkaError.MSG_SIZE_TOO_LARGE: "the topic takes smaller records only (`max.message.bytes`)",
 }
+# These say something of one message; every other failure, of the brokers or of us.
+OF_THE_MESSAGE = frozenset((KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD))
+
 _ALERT = "SSL alert"  # what a broker says that lets nobody in without a certificate; librdkafka has no code for it
 _ALERTED = "it wants a certificate of an authority that it knows; look at ours"
 # Of what goes wrong together these are the causes, and all else follows from them.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -18,6 +19,7 @@ from dataflows.connectors.kafka import Cluster, Complaints, reason
 from models.contracts.errors import ConfigError, UnavailableError
 
 _WITHIN_S = 10.0
+_LOOK_EVERY_S = 0.05
 
 # These say something of what was asked for, and every other error of the cluster or of us.
 _OF_THE_WISH = frozenset(
@@ -34,10 +36,10 @@ _OF_THE_WISH = frozenset(
 class Found(Struct, frozen=True, kw_only=True):
     """A topic as the cluster has it."""
 
-    partitions: int
-    replication: int
-    settings: Mapping[str, str]  # Kafka's own, those that nobody set included
-    unseen: str = ""  # why we are not let see its settings
+    partitions: int = 0
+    replication: int = 0
+    settings: Mapping[str, str] = {}  # Kafka's own, those that nobody set included
+    unseen: str = ""  # why we are not let see its settings, or nothing of it
 
 
 class Admin:
@@ -53,7 +55,7 @@ class Admin:
         """Return each topic of these names as it is; None for one that is not there.
 
         Raises:
-            UnavailableError: no broker answers, or it does not let us know of a topic.
+            UnavailableError: no broker answers.
         """
         described = self._client.describe_topics(TopicCollection(list(names)), request_timeout=_WITHIN_S)
         return {name: self._found(name, described[name]) for name in names}
@@ -63,8 +65,11 @@ class Admin:
             try:
                 partitions = described.result().partitions
             except KafkaException as error:
-                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    return None
+                match error.args[0].code():
+                    case KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        return None
+                    case KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                        return Found(unseen=reason(error.args[0]))
                 raise
             settings, unseen = self._settings(name)
         replication = min(len(partition.replicas) for partition in partitions)
@@ -95,6 +100,7 @@ class Admin:
                 if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                     return False
                 raise
+        self._await(name, partitions)
         return True
 
     def grow(self, name: str, partitions: int) -> None:
@@ -107,6 +113,16 @@ class Admin:
         wanted = NewPartitions(name, partitions)
         with self._asking(f"topic {name}"):
             self._client.create_partitions([wanted], request_timeout=_WITHIN_S)[name].result()
+        self._await(name, partitions)
+
+    def _await(self, name: str, partitions: int) -> None:
+        """Wait until the brokers know what the controller has decided, or whoever asks next learns of the past."""
+        deadline = monotonic() + _WITHIN_S
+        while monotonic() < deadline:
+            found = self.find([name])[name]
+            if found is not None and (found.partitions >= partitions or found.unseen):
+                return
+            sleep(_LOOK_EVERY_S)
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:

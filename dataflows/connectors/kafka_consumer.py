@@ -1,5 +1,6 @@
 """Records of a Kafka topic outside of a flow: shared by a group and committed to it, or from any offsets on."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
@@ -16,6 +17,8 @@ _MOST = 1000  # at a time
 _ASK_WITHIN_S = 5.0
 _LOOK_EVERY_S = 30.0  # for new partitions
 _AHEAD_KIB = 4096  # what librdkafka fetches ahead of us; more is lost at every change of place
+_HELD_BYTES = 8 << 20
+_LINGER_S = 1.0
 _NO_GROUP = "headwater-offsets"  # a client must name one; nothing is ever committed to it
 _SESSION_MS = 10_000
 _OUTAGES = (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001
@@ -111,7 +114,7 @@ class Stretch(Struct, frozen=True):
 
 
 class OffsetReader(_Consumer):
-    """Reads wherever it is told to."""
+    """Reads from wherever it is told to. To go back is slow, so it holds what it has read last, some MiB."""
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         super().__init__(
@@ -124,38 +127,73 @@ class OffsetReader(_Consumer):
                 "queued.max.messages.kbytes": _AHEAD_KIB,
             },
         )
-        self._at: dict[int, int] = {}
+        self._held: deque[Taken] = deque()
+        self._held_bytes = 0
+        self._from: dict[int, int] = {}  # of each partition, where what is held begins
+        self._at: dict[int, int] = {}  # and where it ends
+        self._ahead_since = 0.0  # what was wanted last is beyond that; 0 while it is not
         self._partitions: list[int] = []
         self._look_at = 0.0
 
     def read(self, start: Mapping[int, int], within_s: float) -> Stretch:
-        """Return what comes within that time of the records from `start` on; a partition not named there is read whole.
+        """Return what is held, or comes within that time, of the records from `start` on.
 
-        What has expired is left out.
+        A partition that is not named there is read whole; what has expired is left out.
 
         Raises:
             UnavailableError: no broker answers, or there is no such topic.
         """
         with self._translated():
-            self._go_to({partition: start.get(partition, 0) for partition in self._look()})
-            records, anew = [], set()
-            for message in self._messages(within_s):
-                error, (partition, offset) = message.error(), _place(message)
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
-                    raise KafkaException(error)
-                if offset < self._at[partition]:
-                    anew.add(partition)
-                elif offset > self._at[partition] > 0:
-                    self._tell_of_gap(partition, self._at[partition], offset)
-                if error is None:
-                    records.append(_taken(message))
-                self._at[partition] = offset + (error is None)
-            return Stretch(records, dict(self._at), frozenset(anew))
+            wanted = {partition: start.get(partition, 0) for partition in self._look()}
+            if self._is_elsewhere(wanted):
+                self._go_to(wanted)
+            anew = self._read_on(within_s) if self._has_room(wanted) else frozenset()
+        records = [
+            record for record in self._held if record.offset >= wanted[record.partition] or record.partition in anew
+        ]
+        return Stretch(records, dict(self._at), anew)
 
-    def _go_to(self, start: dict[int, int]) -> None:
-        if start != self._at:
-            self._consumer.assign([TopicPartition(self._topic, partition, at) for partition, at in start.items()])
-            self._at = start
+    def _is_elsewhere(self, wanted: dict[int, int]) -> bool:
+        if wanted.keys() != self._at.keys() or any(wanted[each] < self._from[each] for each in wanted):
+            return True
+        if all(wanted[each] <= self._at[each] for each in wanted):
+            self._ahead_since = 0.0
+            return False
+        # Who was behind the others has his answer and asks again in a moment: then it goes on here.
+        self._ahead_since = self._ahead_since or monotonic()
+        return monotonic() - self._ahead_since > _LINGER_S
+
+    def _go_to(self, wanted: dict[int, int]) -> None:
+        self._consumer.assign([TopicPartition(self._topic, partition, at) for partition, at in wanted.items()])
+        self._from, self._at, self._ahead_since = dict(wanted), dict(wanted), 0.0
+        self._held.clear()
+        self._held_bytes = 0
+
+    def _has_room(self, wanted: dict[int, int]) -> bool:
+        """Let go of what nobody wants, as far as there is too much; say whether more may come."""
+        while self._held_bytes > _HELD_BYTES and self._held[0].offset < wanted[self._held[0].partition]:
+            gone = self._held.popleft()
+            self._held_bytes -= len(gone.value)
+            self._from[gone.partition] = gone.offset + 1
+        return self._held_bytes <= _HELD_BYTES
+
+    def _read_on(self, within_s: float) -> frozenset[int]:
+        anew = set()
+        for message in self._messages(within_s):
+            error, (partition, offset) = message.error(), _place(message)
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
+                raise KafkaException(error)
+            if offset < self._at[partition]:
+                anew.add(partition)
+                self._from[partition] = 0
+            elif offset > self._at[partition] > 0:
+                self._tell_of_gap(partition, self._at[partition], offset)
+            if error is None:
+                taken = _taken(message)
+                self._held.append(taken)
+                self._held_bytes += len(taken.value)
+            self._at[partition] = offset + (error is None)
+        return frozenset(anew)
 
     def _tell_of_gap(self, partition: int, wanted: int, found: int) -> None:
         log.error(

@@ -16,15 +16,13 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from dataflows.connectors.courier import Refusal
-from dataflows.connectors.kafka import Cluster, Complaints, reason
+from dataflows.connectors.kafka import OF_THE_MESSAGE, Cluster, Complaints, reason
 from models.contracts.errors import UnavailableError
 
 _TURN_S = 0.1
 _LINGER_MS = 5
 _NO_TOPIC_MS = 2000  # until a topic that was perhaps just made is taken to be none
 _LARGEST_BYTES = 32 << 20
-# These say something of one message; every other failure, of the brokers or of us.
-_OF_THE_MESSAGE = frozenset((KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD))
 
 
 Headers = list[tuple[str, bytes]]
@@ -35,7 +33,7 @@ class Outgoing(Struct, frozen=True, gc=False):
     """A record and its topic. Its key decides on the partition, so that all with one key stand in one, in order."""
 
     topic: str
-    key: bytes
+    key: bytes | None
     value: bytes
     headers: Headers = []
 
@@ -102,9 +100,10 @@ class KafkaProducer:
         Raises:
             KafkaException: the others could not be published.
         """
+        producer = self._producer = self._producer or self._connect()
+        producer.poll(0)  # it may still have to tell of an outage that is over
         self._failed, self._away = [], False
         self._complaints.clear()
-        producer = self._producer = self._producer or self._connect()
         for position in positions:
             topic, key, value, headers = astuple(records[position])
             while True:
@@ -117,7 +116,7 @@ class KafkaProducer:
                     self._failed.append(((topic, key, value), error.args[0]))
                 break
         self._await(producer, 0)
-        failure = next((error for _, error in self._failed if error.code() not in _OF_THE_MESSAGE), None)
+        failure = next((error for _, error in self._failed if error.code() not in OF_THE_MESSAGE), None)
         if failure is not None:
             raise KafkaException(failure)
         return self._refused(records, positions) if self._failed else {}

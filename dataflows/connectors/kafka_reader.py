@@ -51,6 +51,7 @@ def read_whole(cluster: Cluster, topic: str, stall_s: float = 30.0) -> Iterator[
     try:
         yield from _records(consumer, topic, stall_s)
     except KafkaException as error:
+        consumer.poll(0)  # what went wrong is told there, and here perhaps only that it took too long
         raise UnavailableError(
             f"kafka {cluster.brokers}, topic {topic}: {reason(complaints.cause(error.args[0]))}"
         ) from error

@@ -99,7 +99,7 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         self._gaps: set[int] = set()  # partitions that librdkafka has let go, for what was wanted of them is gone
         self._committable: Offsets | None = None
         self._look_at = 0.0
-        self._said = ""
+        self._said: set[int] = set()  # codes of what is wrong since the last record
         self._consumer = Consumer(
             {
                 **consuming.cluster.settings(
@@ -129,6 +129,7 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         if self._gaps:
             self._cross_gaps()
         if not self._assigned:
+            self._consumer.poll(0)  # for what librdkafka says of it; no record can come by this
             self._stop.wait(_AWAY_S)
             return []
         batches = self._batches(self._consumer.consume(self._consuming.batch_records, timeout=_IDLE_S))
@@ -161,7 +162,7 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         return [self._batch(partition, found) for partition, found in by_partition.items()]
 
     def _batch(self, partition: int, messages: Sequence[Message]) -> Batch:
-        self._said = ""
+        self._said.clear()
         topic, offsets = self._consuming.topic, [message.offset() for message in messages]
         self._next[partition] = cast("int", offsets[-1]) + 1
         keys = [message.key() for message in messages]
@@ -257,7 +258,6 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
 
     def _on_error(self, error: KafkaError) -> None:
         """Say once what is wrong; librdkafka tries again by itself."""
-        said = reason(error)
-        if said != self._said:
-            self._said = said
-            log.warning("kafka_unavailable", brokers=self._consuming.cluster.brokers, reason=said)
+        if error.code() not in self._said:
+            self._said.add(error.code())
+            log.warning("kafka_unavailable", brokers=self._consuming.cluster.brokers, reason=reason(error))

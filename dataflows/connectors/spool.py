@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from dataflows.connectors.private_file import make_private
 from models.contracts.errors import UnavailableError
 from models.contracts.scalars import UnixMillis
 
@@ -336,8 +337,7 @@ class SpoolReader:
 
 def _open(path: Path, synchronous: str) -> sqlite3.Connection:
     try:
-        # Events are nobody else's to read; SQLite gives the log beside it the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        make_private(path)  # SQLite gives the log beside it the same mode
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         _enter_wal(db)

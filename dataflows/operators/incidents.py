@@ -17,6 +17,7 @@ from bytewax.operators import StatefulBatchLogic
 
 from dataflows.addresses import addresses_in
 from dataflows.correlation import SHARDS, IncidentRule, Shard, Sighting
+from models.contracts.errors import ConfigError
 from models.contracts.incident import Incident
 from models.contracts.verdict import Verdict
 from models.contracts.wire import encode
@@ -43,7 +44,13 @@ def incidents(
     """Find the incidents of each rule, of which there is one at least. `clock` tells the time as `datetime.now(UTC)`.
 
     What is kept of a rule survives a restart under the rule's name.
+
+    Raises:
+        ConfigError: two rules have one name.
     """
+    names = [rule.name for rule in rules]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"`incidents`: found {names}, wanted each name once")
     found = []
     for rule in rules:
         seen = op.flat_map(f"{rule.name}-seen", up, partial(by_shard, rule, misses))
@@ -57,7 +64,7 @@ def by_shard(rule: IncidentRule, misses: Misses, verdicts: Iterable[Verdict]) ->
     shards: dict[str, list[Sighting]] = defaultdict(list)
     without_key = 0
     for verdict in verdicts:
-        counts = verdict.label in rule.labels
+        counts = _counts(rule, verdict)
         # Most verdicts are neither, so they are looked at no further.
         if not counts and not verdict.revision:
             continue
@@ -78,7 +85,7 @@ def sightings(rule: IncidentRule, verdict: Verdict) -> list[Sighting]:
     """
     seen = []
     own = ""
-    if verdict.label in rule.labels:
+    if _counts(rule, verdict):
         own = next(_keys(rule, verdict), "")
     if own:
         seen.append(
@@ -104,6 +111,11 @@ def occurred_ms(rule: IncidentRule, verdict: Verdict) -> int:
     said_ms, ours_ms = verdict.occurred_at_ms, verdict.received_at_ms
     # Most that is wrong about a clock is its zone or its year; that must not make an event late, or others.
     return ours_ms if said_ms is None or abs(said_ms - ours_ms) > rule.clock_s * 1000 else said_ms
+
+
+def _counts(rule: IncidentRule, verdict: Verdict) -> bool:
+    # Where no model said anything the label is the task's default: an outage of the model is no incident.
+    return verdict.label in rule.labels and verdict.route in rule.routes and not verdict.reason
 
 
 def _keys(rule: IncidentRule, verdict: Verdict) -> Iterator[str]:

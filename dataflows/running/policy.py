@@ -38,11 +38,12 @@ def policy_in_force(said: PolicySection, policy_file: str, release: Release) -> 
             raise ConfigError(f"{where}: cannot be read: {why}; mend `policy_file`, or leave it out") from error
         said = decode_toml(text, PolicySection, where)
     policy = _with(said, release.policy)
-    unknown = sorted(set(policy.accept_at_by_label) - set(release.task.label_names))
-    if unknown:
-        raise ConfigError(
-            f"{where}: `accept_at_by_label`: found `{unknown[0]}`, wanted one of {list(release.task.label_names)}"
-        )
+    for by_label in (policy.accept_at_by_label, *(rule.accept_at_by_label for rule in policy.when)):
+        unknown = sorted(set(by_label) - set(release.task.label_names))
+        if unknown:
+            raise ConfigError(
+                f"{where}: `accept_at_by_label`: found `{unknown[0]}`, wanted one of {list(release.task.label_names)}"
+            )
     for address in policy.cache.known_addresses:
         try:
             ip_address(address)

@@ -1,4 +1,4 @@
-"""One server that speaks OpenAI's API: a few connections, requests tried again where that helps. Only aiohttp's importer.
+"""One server that speaks OpenAI's API: a few connections, and requests tried again where that helps. Owner of aiohttp.
 
 Everything here runs in one event loop, and nothing takes longer than its caller waits. What goes wrong is one of three
 things: the server is away or busy (`UnavailableError`, tried again), it refuses this request (`InputError`), or what it
@@ -17,6 +17,7 @@ _REPLY_MAX_BYTES: Final = 4 << 20
 _CONNECT_S: Final = 2.0
 _FIRST_WAIT_S: Final = 0.05
 _MOST_WAIT_S: Final = 1.0
+_QUOTED: Final = 200
 _OK: Final = 200
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOCKED: Final = frozenset({401, 403})
@@ -51,6 +52,11 @@ class OpenAiServer:
         await self._session.close()
 
     async def _patiently(self, verb: str, path: str, body: bytes | None) -> bytes:
+        where = f"{self._url}{path}"
+        try:
+            return await self._once(verb, where, body)
+        except UnavailableError as error:
+            first = error  # only now: what counts and waits costs as much as a request does
         reply = b""
         async for attempt in stamina.retry_context(
             on=UnavailableError,
@@ -61,7 +67,9 @@ class OpenAiServer:
             wait_jitter=_FIRST_WAIT_S,
         ):
             with attempt:
-                reply = await self._once(verb, f"{self._url}{path}", body)
+                if attempt.num == 1:
+                    raise first
+                reply = await self._once(verb, where, body)
         return reply
 
     async def _once(self, verb: str, where: str, body: bytes | None) -> bytes:
@@ -78,7 +86,9 @@ class OpenAiServer:
             raise UnavailableError(f"{where}: {type(error).__name__}: {error}") from error
         if response.status == _OK:
             return reply
-        said = f"{where}: answers {response.status}: {reply[:200].decode('utf-8', 'replace')}"
+        said = f"{where}: answers {response.status}"
+        if body is None:  # else it might tell an event
+            said = f"{said}: {reply[:_QUOTED].decode('utf-8', 'replace')}"
         if response.status in _BUSY:
             raise UnavailableError(said)
         if response.status in _LOCKED:

@@ -1,8 +1,6 @@
 """Triage with what is known of hosts: it decides where verdicts go, and what the model reads where the task asks."""
 
 from collections.abc import Callable, Sequence
-from threading import Thread
-from time import sleep
 from typing import Any
 
 import pytest
@@ -41,8 +39,9 @@ def assets(when_stale: Any = "keep", fresh_s: float = 60.0, *, read: bool = True
     return tables
 
 
-def lines(*hosts: str, what: str = "sshd: session opened") -> FakeBatch:
-    return batch(*(f"<38>Jan 31 23:59:59 {host} {what}" for host in hosts))
+def opened(*hosts: str, start: int = 0) -> FakeBatch:
+    """The same event on each host."""
+    return batch(*(f"<38>Jan 31 23:59:59 {host} sshd: session opened" for host in hosts), start=start)
 
 
 def run(
@@ -76,7 +75,7 @@ def run(
 
 def test_what_is_known_of_a_host_decides_where_its_verdicts_go() -> None:
     high = MemorySink()
-    verdicts = run([lines("web-1", "lab-1", "new-1")], assets(), outlets=[Outlet("high", high, when=ROWS[0][1])])
+    verdicts = run([opened("web-1", "lab-1", "new-1")], assets(), outlets=[Outlet("high", high, when=ROWS[0][1])])
 
     assert [(verdict.host, verdict.route, verdict.context) for verdict in verdicts] == [
         ("web-1", "escalated", {"criticality": "high"}),
@@ -88,7 +87,7 @@ def test_what_is_known_of_a_host_decides_where_its_verdicts_go() -> None:
 
 def test_two_events_alike_but_for_their_hosts_share_an_answer_where_the_model_is_not_shown_what_is_known() -> None:
     classifier = ScriptedClassifier()
-    verdicts = run([lines("web-1"), lines("lab-1")._replace() if False else lines2("lab-1")], assets(), classifier=classifier)
+    verdicts = run([opened("web-1"), opened("lab-1", start=1)], assets(), classifier=classifier)
 
     assert classifier.asked == [["sshd: session opened"]]
     assert [verdict.cached is None for verdict in verdicts] == [True, False]
@@ -97,11 +96,49 @@ def test_two_events_alike_but_for_their_hosts_share_an_answer_where_the_model_is
 def test_two_events_alike_but_for_their_hosts_share_no_answer_where_the_model_is_shown_what_is_known() -> None:
     classifier = ScriptedClassifier()
     classifier._release = release(1, SHOWN)
-    verdicts = run([lines("web-1"), lines2("lab-1"), lines2("lab-1", start=2)], assets(), classifier=classifier)
+    batches = [opened("web-1"), opened("lab-1", start=1), opened("lab-1", start=2)]
+    verdicts = run(batches, assets(), classifier=classifier)
 
     assert classifier.asked == [
         ["[criticality:high] sshd: session opened"],
         ["[criticality:low] sshd: session opened"],
     ]
     assert [verdict.cached is None for verdict in verdicts] == [True, True, False]
-    assert {verdict.text.partition("sshd")[2] for verdict in verdicts} == {": session opened"}
+    assert [verdict.text.encode() for verdict in verdicts] == [each.records[0] for each in batches]
+
+
+@pytest.mark.parametrize(
+    ("when_stale", "context"), [("keep", {"criticality": "high", "assets": "stale"}), ("without", {"assets": "away"})]
+)
+def test_a_table_that_is_too_old_is_used_or_not_as_the_operator_chose_and_either_is_marked(
+    when_stale: str, context: dict[str, str]
+) -> None:
+    (verdict,) = run([opened("web-1")], assets(when_stale, fresh_s=-1.0))
+
+    assert verdict.context == context
+
+
+def test_events_wait_for_a_table_that_is_to_be_waited_for_and_none_is_lost() -> None:
+    tables = assets("wait", read=False)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 3:
+            tables.put("assets", Table(ROWS, 10))
+        return False
+
+    verdicts = run([opened("web-1"), opened("lab-1", start=1)], tables, wait=wait)
+
+    assert len(waits) == 3
+    assert [verdict.context for verdict in verdicts] == [{"criticality": "high"}, {"criticality": "low"}]
+
+
+def test_waiting_for_a_table_ends_when_the_flow_is_told_to_stop() -> None:
+    with pytest.raises(Exception, match=r"raised exception|error") as caught:
+        run([opened("web-1")], assets("wait", read=False), wait=lambda _seconds: True)
+
+    error: BaseException = caught.value
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert isinstance(error, UnavailableError)

@@ -14,6 +14,7 @@ from bytewax.testing import TestingSource, cluster_main, run_main
 
 from dataflows.correlation import IncidentRule
 from dataflows.operators.incidents import incidents
+from models.contracts.errors import ConfigError
 from models.contracts.incident import Incident
 from models.contracts.scalars import EventId
 from models.contracts.verdict import Verdict
@@ -87,6 +88,11 @@ def test_a_flow_may_have_several_rules_each_with_its_own_incidents() -> None:
     run_main(flow(TestingSource([[said(0), said(1, address="198.51.100.7")]]), sink, RULE, hosts))
 
     assert [(incident.rule, incident.key, incident.count) for incident in sink.records] == [("by-host", "web-1", 2)]
+
+
+def test_two_rules_of_one_name_are_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="wanted each name once"):
+        flow(TestingSource([]), MemorySink(), RULE, RULE)
 
 
 @pytest.mark.parametrize("crash_after", range(1, 9))

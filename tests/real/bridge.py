@@ -1,6 +1,7 @@
 """A bridge as a process of its own, between a real broker and a real Kafka; and gateways' verdicts for it."""
 
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from time import monotonic
 from central.local_kafka import LocalKafka
 from central.topics import Names
 from dataflows.connectors.group_commit import GroupCommit
+from dataflows.connectors.kafka import Cluster
+from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing
 from dataflows.connectors.mqtt_answers import Answers, AnswersFetcher
 from dataflows.connectors.mqtt_uplink import UplinkCarrier, Upward
 from dataflows.connectors.spool import Spool, SpoolReader
@@ -27,12 +30,14 @@ import sys
 from central.bridge import Bridge, run
 from central.topics import Names
 from dataflows.connectors.kafka import Cluster
+from dataflows.connectors.tls import client_context
 from dataflows.running import logs
 
-name, port, brokers, prefix = sys.argv[1:]
+name, port, brokers, prefix, *certificate = sys.argv[1:]
 logs.configure()
+tls = client_context("bridge", *certificate) if certificate else None
 cluster = Cluster(brokers=brokers)
-sys.exit(run(Bridge(name=name, host="127.0.0.1", port=int(port), cluster=cluster, names=Names(prefix))))
+sys.exit(run(Bridge(name=name, host="127.0.0.1", port=int(port), tls=tls, cluster=cluster, names=Names(prefix))))
 """
 
 
@@ -40,10 +45,20 @@ class BridgeProcess:
     """Started, stopped and killed."""
 
     def __init__(
-        self, directory: Path, broker: Mosquitto, kafka: LocalKafka, names: Names, name: str = "bridge"
+        self,
+        directory: Path,
+        broker: Mosquitto,
+        kafka: LocalKafka,
+        names: Names,
+        name: str = "bridge",
+        *,
+        certificate: str = "",
     ) -> None:
         self.log = directory / f"{name}.log"
         self._command = [sys.executable, "-c", _RUN, name, str(broker.port), kafka.brokers, names.prefix]
+        if certificate:
+            files = ("ca.pem", f"{certificate}.pem", f"{certificate}.pem")
+            self._command += [str(directory / each) for each in files]
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
 
@@ -114,6 +129,12 @@ def delivered(carrier: UplinkCarrier, payloads: Sequence[bytes], within_s: float
             return
 
 
+def produce(kafka: LocalKafka, topic: str, lines: Sequence[bytes]) -> None:
+    producer = KafkaProducer(Cluster(brokers=kafka.brokers), stall_s=60.0)
+    assert producer.deliver([Outgoing(topic, b"any", line) for line in lines]) == []
+    producer.close()
+
+
 def ids_in(kafka: LocalKafka, topic: str) -> list[tuple[str, int]]:
     """Read id and revision of every verdict in a topic, repeats included."""
     found = [decode_verdict(record.value) for record in read_all(kafka, topic)]
@@ -123,13 +144,17 @@ def ids_in(kafka: LocalKafka, topic: str) -> list[tuple[str, int]]:
 class GatewaysDisk:
     """What a gateway has on its disk of the centre's answers; the fetcher may be ended and started at will."""
 
-    def __init__(self, directory: Path, broker: Mosquitto, gateway: str = "gw") -> None:
+    def __init__(
+        self, directory: Path, broker: Mosquitto, gateway: str = "gw", tls: ssl.SSLContext | None = None
+    ) -> None:
+        directory.mkdir(exist_ok=True)
         self.name = gateway
         self._path = directory / f"{gateway}.sqlite3"
         self._answers = Answers(
             host="127.0.0.1",
             port=broker.port,
             client_id=f"{gateway}-answers",
+            tls=tls,
             stall_s=3.0,
             name="answers",
             root="headwater",
@@ -138,7 +163,7 @@ class GatewaysDisk:
 
     @contextmanager
     def fetching(self) -> Iterator[None]:
-        spool = Spool(self._path, 64 << 20)
+        spool = Spool(self._path, 1 << 30)
         commit = GroupCommit(spool)
         fetcher = AnswersFetcher(self._answers, commit, spool.mark("answers"))
         commit.start()

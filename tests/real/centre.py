@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from time import time
+from time import sleep, time
 
 from confluent_kafka import Producer
 
@@ -15,8 +15,9 @@ from central.wiring import queue_url
 from dataflows.connectors.kafka import Cluster
 from dataflows.running.child import FlowChild, free_port
 from models.contracts.event import DeadLetter
+from models.contracts.incident import Incident
 from models.contracts.verdict import Verdict
-from models.contracts.wire import decode_dead_letter, decode_verdict, encode
+from models.contracts.wire import decode_dead_letter, decode_incident, decode_verdict, encode
 from tests.real.kafka import read_all
 
 
@@ -73,12 +74,18 @@ operations = {{ port = {self._ports["deliver"]} }}
         return [decode_dead_letter(record.value) for record in read_all(self.kafka, self.names.dead_letters)]
 
     def waiting(self) -> int:
-        """Return how many items wait for a person."""
+        """Return how many items wait for a person; looked at now and then, for a look opens the database."""
+        sleep(0.2)
         store = Store(queue_url(read_config(self.config)))
         try:
             return store.counts(int(time() * 1000)).waiting
         finally:
             store.close()
+
+    def incidents(self) -> list[Incident]:
+        """Return what was told of incidents, in order of revision."""
+        found = [decode_incident(record.value) for record in read_all(self.kafka, self.names.incidents)]
+        return sorted(found, key=lambda incident: incident.revision)
 
     def verdicts(self, topic: str) -> list[Verdict]:
         return [decode_verdict(record.value) for record in read_all(self.kafka, topic)]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from central.local_kafka import Guard, LocalKafka
 from dataflows.connectors.kafka import Cluster
 
-PASSWORD = "correct horse"
+PASSWORD = "correct horse"  # noqa: S105 - of a broker that lives for a test
 WITHIN_S = 60.0
 
 
@@ -27,9 +27,9 @@ class Gate:
         self._authority = trustme.CA()
         self.authority = folder / "authority.pem"
         self._authority.cert_pem.write_to_path(str(self.authority))
-        server = self.certificate("server")
+        self.server = self.certificate("server")
         guard = Guard(
-            authority=self.authority, server=server, server_name="server", passwords={"centre": PASSWORD}
+            authority=self.authority, server=self.server, server_name="server", passwords={"centre": PASSWORD}
         )
         self.kafka = LocalKafka(folder / "broker", guard=guard)
 

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from random import Random
@@ -22,7 +22,17 @@ from dataflows.connectors.uplink import LINE_BYTES
 from models.contracts.errors import UnavailableError
 from models.contracts.verdict import CENTRAL, PERSON
 from models.contracts.wire import decode_dead_letter
-from tests.real.bridge import BridgeProcess, GatewaysDisk, carrier, delivered, ids_in, make_topics, running, verdicts
+from tests.real.bridge import (
+    BridgeProcess,
+    GatewaysDisk,
+    carrier,
+    delivered,
+    ids_in,
+    make_topics,
+    produce,
+    running,
+    verdicts,
+)
 from tests.real.intake import wait_until
 from tests.real.kafka import read_all
 from tests.real.mosquitto import Mosquitto
@@ -40,7 +50,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def names(kafka: LocalKafka, topic: str) -> Names:
-    return make_topics(kafka, topic[:60])
+    return make_topics(kafka, topic)
 
 
 @pytest.fixture
@@ -64,12 +74,6 @@ def test_what_is_confirmed_to_a_gateway_is_in_kafka_byte_for_byte(
     assert list(to_centre.deliver([])) == []
     to_centre.close()
     assert bridge.stop() == 0
-
-
-def produce(kafka: LocalKafka, topic: str, lines: Sequence[bytes]) -> None:
-    producer = KafkaProducer(Cluster(brokers=kafka.brokers), stall_s=60.0)
-    assert producer.deliver([Outgoing(topic, b"any", line) for line in lines]) == []
-    producer.close()
 
 
 def test_a_gateway_gets_what_the_centre_and_people_say_of_its_events_and_nothing_else(
@@ -121,7 +125,7 @@ def test_what_is_no_verdict_of_this_gateways_is_a_dead_letter_and_its_neighbours
 def test_a_verdict_that_is_too_large_is_a_dead_letter_wherever_that_shows(
     tmp_path: Path, broker: Mosquitto, kafka: LocalKafka, topic: str
 ) -> None:
-    names = make_topics(kafka, topic[:60], max_message_bytes="100000")
+    names = make_topics(kafka, topic, max_message_bytes="100000")
     noise = os.urandom(400_000).hex()  # which no compression makes small
     for_kafka = verdicts(0, 1, text=noise[:200_000])
     for_its_letter = verdicts(1, 2, text=noise[: LINE_BYTES - 1000])
@@ -144,7 +148,7 @@ def test_a_verdict_that_is_too_large_is_a_dead_letter_wherever_that_shows(
 def test_a_dead_letter_that_its_topic_does_not_take_whole_is_kept_in_part(
     tmp_path: Path, broker: Mosquitto, kafka: LocalKafka, topic: str
 ) -> None:
-    names = make_topics(kafka, topic[:60], max_message_bytes="100000", letters_bytes="50000")
+    names = make_topics(kafka, topic, max_message_bytes="100000", letters_bytes="50000")
     noise = os.urandom(400_000)
     to_centre = carrier(broker)
     with running(BridgeProcess(tmp_path, broker, kafka, names)):
@@ -213,8 +217,13 @@ def test_a_bridge_that_is_told_to_stop_while_kafka_is_away_is_gone_in_time(
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(25, marks=pytest.mark.slow)])
-def test_nothing_is_lost_either_way_while_everything_between_is_killed(
-    tmp_path: Path, broker: Mosquitto, kafka: LocalKafka, names: Names, rounds: int, progress: Callable[[str], None]
+def test_nothing_is_lost_either_way_while_everything_between_is_killed(  # noqa: PLR0917 - fixtures
+    tmp_path: Path,
+    broker: Mosquitto,
+    kafka: LocalKafka,
+    names: Names,
+    rounds: int,
+    progress: Callable[[str], None],
 ) -> None:
     chance = Random(rounds)
     gateways = [GatewaysDisk(tmp_path, broker, name) for name in ("gw-1", "gw-2")]
@@ -233,8 +242,9 @@ def test_nothing_is_lost_either_way_while_everything_between_is_killed(
                 sink.deposit(verdicts(sent, sent + 500, gateway.name, route="escalated"))
             if kafka.runs:
                 lines = [line for gateway in gateways for line in verdicts(sent, sent + 500, gateway.name, **ANSWERED)]
-                assert centre.deliver([Outgoing(names.verdicts, b"any", line) for line in lines]) == []
-                answered.append(sent)
+                with suppress(UnavailableError):
+                    centre.deliver([Outgoing(names.verdicts, b"any", line) for line in lines])
+                    answered.append(sent)
             sent += 500
 
         answered: list[int] = []

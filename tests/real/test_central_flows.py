@@ -1,6 +1,7 @@
 """The flows of the centre as they run: a real Kafka, and what becomes of each record."""
 
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -61,6 +62,48 @@ def test_verdicts_are_delivered_to_the_queue_and_what_is_none_is_a_dead_letter(c
         wait_until(centre.letters, "a dead letter", within_s=60)
         (letter,) = centre.letters()
         assert (letter.reason, letter.raw) == ("not-a-verdict", b"no verdict")
+        assert deliver.stop()[0] == 0
+    finally:
+        if deliver.ended is None:
+            deliver.kill()
+
+
+RULE = """
+[[incidents]]
+name = "guesses"
+labels = ["suspicious", "critical"]
+at_least = 5
+lateness_s = 0.0
+update_s = 1.0
+"""
+
+
+def test_five_grave_verdicts_on_one_address_are_one_incident_in_the_queue_and_not_five(
+    tmp_path: Path, kafka: LocalKafka, topic: str
+) -> None:
+    centre = Centre(tmp_path, kafka, topic[-60:].strip("-_."), RULE)
+    now_ms = int(time() * 1000)
+    said = [
+        verdict(
+            id=EventId(f"spool.{n}"),
+            text=f"Failed password for user{n} from 203.0.113.9",
+            received_at_ms=now_ms + n,
+            fields={"source": ("203.0.113.9",)},
+            gateway=f"gw-{n % 2}",
+        )
+        for n in range(6)
+    ]
+    deliver = centre.flow("deliver")
+    deliver.start()
+    try:
+        deliver.wait_until_ready(120)
+        centre.produce(centre.names.verdicts, said)
+        wait_until(lambda: centre.waiting() == 1, "one incident", within_s=60)
+        wait_until(lambda: centre.incidents() and centre.incidents()[-1].count == 6, "all six in it", within_s=60)
+        found = centre.incidents()
+        assert {(incident.key, incident.rule) for incident in found} == {("203.0.113.9", "guesses")}
+        assert len({incident.id for incident in found}) == 1
+        assert found[-1].gateways == ("gw-0", "gw-1")
         assert deliver.stop()[0] == 0
     finally:
         if deliver.ended is None:

@@ -92,6 +92,18 @@ def test_rsyslog_reads_cef_behind_its_header(start: Start) -> None:
     )
 
 
+def test_rsyslog_sees_of_which_gateway_each_of_the_centres_verdicts_is(start: Start) -> None:
+    server = start()
+    style = cef.Cef(gateway="centre")
+    said = [verdict(gateway="edge-7", revision=1000), verdict(gateway="edge-9"), verdict()]
+
+    with closing(SiemCarrier("127.0.0.1", server.port)) as carrier:
+        carrier.deliver([cef.message(each, style) for each in said])
+
+        found = wait_until(lambda: len(server.messages()) == 3 and server.messages(), "the messages")
+    assert [each["hostname"] for each in found] == ["edge-7", "edge-9", "centre"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_of_rsyslog_costs_no_verdict(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     server = start()

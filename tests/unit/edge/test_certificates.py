@@ -6,7 +6,7 @@ import trustme
 
 from dataflows.sections import ClientTls, ServerTls
 from edge.certificates import Identity, expiry, identities, load_all
-from edge.config import Config, Mqtt, SyslogTcp
+from edge.config import Config, Mqtt, SyslogTcp, Uplink
 from models.contracts.errors import ConfigError
 
 
@@ -22,13 +22,15 @@ def config(directory: Path, expires: datetime | None = None) -> Config:
             SyslogTcp(name="tls", tls=ServerTls(**pair)),
             Mqtt(name="devices", topics=("a",), tls=ClientTls(ca=str(directory / "ca.pem"))),
         ),
+        uplink=Uplink(tls=ClientTls(ca=str(directory / "ca.pem"), **pair)),
     )
 
 
 def test_every_part_with_tls_gets_a_context_and_only_shown_certificates_are_identities(tmp_path: Path) -> None:
     configured = config(tmp_path)
-    assert list(load_all(configured)) == ["source tls", "source devices"]
-    assert list(identities(configured)) == [Identity("source tls", str(tmp_path / "own.pem"))]
+    own = str(tmp_path / "own.pem")
+    assert list(load_all(configured)) == ["source tls", "source devices", "uplink"]
+    assert list(identities(configured)) == [Identity("source tls", own), Identity("uplink", own)]
 
 
 def test_the_expiry_of_a_certificate_is_read_to_the_second(tmp_path: Path) -> None:

@@ -72,3 +72,22 @@ def test_what_would_take_memory_without_end_has_a_bound(tmp_path: Path, key: str
     read(tmp_path, f"[model]\n{key} = {most}\n")
     with pytest.raises(ConfigError, match=rf"<= {most} - at `\$\.model\.{key}`"):
         read(tmp_path, f"[model]\n{key} = {most + 1}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[[outputs]]\nkind = "terminal"\nname = "uplink"\n',
+            "`outputs` and `dead_letters`: the name `uplink` is taken",
+        ),
+        ('[[sources]]\nkind = "stdin"\nname = "answers"\n', "`sources`: the name `answers` is taken by `[uplink]`"),
+    ],
+)
+def test_the_ways_of_the_uplink_have_their_names_to_themselves(tmp_path: Path, text: str, said: str) -> None:
+    read(tmp_path, text)
+
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, f"{text}[uplink]\n")
+
+    assert said in str(caught.value)

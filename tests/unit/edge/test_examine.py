@@ -25,6 +25,7 @@ path = "verdicts.jsonl"
 DEVICES = '[[sources]]\nkind = "mqtt"\nname = "bus"\ntopics = ["devices"]\n'
 SIEM = '[[outputs]]\nkind = "syslog"\nname = "siem"\nformat = "cef"\n'
 KAFKA = '[[outputs]]\nkind = "kafka"\nname = "centre"\n'
+UPLINK = "[uplink]\n"
 BUS = '[[outputs]]\nkind = "mqtt"\nname = "bus"\n'
 
 
@@ -158,3 +159,29 @@ def test_severities_that_nobody_configured_suit_a_release_with_other_labels(tmp_
         name="routing", instruction="Route.", labels=(Label("billing", "b"), Label("other", "o")), default_label="other"
     )
     require_known_labels(read_config(path), path, release(task=routing))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (UPLINK + 'root = "a/#"\n', "/edge.toml: `uplink`: `root`: found `a/#`; wanted levels of a topic"),
+        (UPLINK + 'routes = ["escalated"]\n', "/edge.toml: `uplink`: `routes`: found escalated without unsure"),
+        (UPLINK + 'password_file = "/nowhere"\n', "/edge.toml: `uplink`: `password_file` /nowhere cannot be read"),
+        (UPLINK + "[spool]\nmax_bytes = 1048576\n", "/edge.toml: `spool.max_bytes`: found 1048576 with an `[uplink]`"),
+        (
+            UPLINK + DEVICES + 'client_id = "gateway-answers"\n',
+            "/edge.toml: `client_id`: found gateway-answers at 127.0.0.1:1883 for uplink and source bus",
+        ),
+    ],
+)
+def test_an_uplink_that_cannot_work_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, GOOD + text).startswith(message)
+
+
+def test_an_uplink_is_an_output_enough_unless_nothing_goes_up(tmp_path: Path) -> None:
+    sources = GOOD[: GOOD.index("[[outputs]]")]
+    path = tmp_path / "edge.toml"
+    path.write_text(sources + UPLINK)
+    require_sound(read_config(path), path)
+
+    assert "`outputs`: found none" in refusal(tmp_path, f"{sources}{UPLINK}routes = []\n")

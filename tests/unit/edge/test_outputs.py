@@ -9,10 +9,12 @@ from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.observer import Unobserved
 from dataflows.operators.repeats import Repeats
 from dataflows.triage import triage
-from edge.config import Config, Gateway, SyslogOutput, Terminal
-from edge.outputs import dead_letter_sink, outlets
+from edge.config import Config, Gateway, SyslogOutput, Terminal, Uplink
+from edge.outputs import dead_letter_sink, outlets, uplink_sink
 from models.classifier import Classifier, Current
 from models.contracts.policy import Policy
+from models.contracts.verdict import CENTRAL
+from models.contracts.wire import decode_verdict
 from tests.fakes.classifier import ScriptedClassifier
 from tests.fakes.syslog_receiver import Receiver
 from tests.fakes.verdicts import verdict
@@ -81,3 +83,20 @@ def delivered(directory: Path, output: SyslogOutput) -> bytes:
         outlet.sink.close()
         receiver.stop()
     return receiver.messages[0]
+
+
+def test_what_the_centre_has_said_does_not_go_up_to_it_again(tmp_path: Path) -> None:
+    config = Config(gateway=Gateway(state_dir=str(tmp_path)), uplink=Uplink())
+    sink = uplink_sink(config, {}, Event(), Unobserved(), dead_letter_sink(config, Event(), Unobserved()))
+    assert sink is not None
+
+    (sent,) = sink._encode([verdict(), verdict(revision=CENTRAL)])
+
+    assert decode_verdict(sent) == verdict()
+
+
+@pytest.mark.parametrize("uplink", [None, Uplink(routes=())])
+def test_without_routes_nothing_goes_up(tmp_path: Path, uplink: Uplink | None) -> None:
+    config = Config(gateway=Gateway(state_dir=str(tmp_path)), uplink=uplink)
+
+    assert uplink_sink(config, {}, Event(), Unobserved(), dead_letter_sink(config, Event(), Unobserved())) is None

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from central.deliveries.index import (
-    Cluster,
     Document,
     Failure,
     IndexCarrier,
+    IndexCluster,
     Outcome,
     document,
     examine,
@@ -184,13 +184,13 @@ def test_a_refusal_that_names_no_field_says_why() -> None:
 
 
 def test_the_template_maps_all_that_a_verdict_says_and_nothing_else() -> None:
-    mapped = template(Cluster(url="http://search"))["template"]["mappings"]["properties"]
+    mapped = template(IndexCluster(url="http://search"))["template"]["mappings"]["properties"]
 
     assert set(mapped) == {"type", *Verdict.__struct_encode_fields__}
 
 
 def test_the_template_is_for_the_indices_that_are_written() -> None:
-    cluster = Cluster(url="http://search", prefix="acme")
+    cluster = IndexCluster(url="http://search", prefix="acme")
     found = template(cluster)
 
     assert found["index_patterns"] == ["acme-verdicts-*"]
@@ -201,7 +201,7 @@ def test_the_template_is_for_the_indices_that_are_written() -> None:
 def test_the_template_as_shipped_is_that_of_the_prefix_by_default() -> None:
     shipped = msgspec.json.decode((ROOT / "central" / "deliveries" / "index_template.json").read_bytes())
 
-    assert template(Cluster(url="http://search")) == shipped
+    assert template(IndexCluster(url="http://search")) == shipped
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_the_template_as_shipped_is_that_of_the_prefix_by_default() -> None:
 )
 def test_a_url_of_no_cluster_is_refused_and_no_password_shown(url: str, shown: str) -> None:
     with pytest.raises(ConfigError, match=f"^search index: `url`: found {shown}, wanted http://host:port"):
-        Cluster(url=url)
+        IndexCluster(url=url)
 
 
 def test_nothing_is_asked_before_the_first_delivery_nor_for_no_payloads() -> None:
-    with closing(IndexCarrier(Cluster(url="http://127.0.0.1:9"))) as carrier:
+    with closing(IndexCarrier(IndexCluster(url="http://127.0.0.1:9"))) as carrier:
         assert list(carrier.deliver([])) == []
 
 
@@ -228,7 +228,7 @@ def test_a_far_end_that_never_answers_is_an_outage_in_bounded_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with (
-            closing(IndexCarrier(Cluster(url=url, timeout_s=0.2))) as carrier,
+            closing(IndexCarrier(IndexCluster(url=url, timeout_s=0.2))) as carrier,
             pytest.raises(UnavailableError, match=f"search index {url}: .*timed out.*waits"),
         ):
             carrier.deliver([encode(verdict())])
@@ -267,7 +267,7 @@ def answering(status: int, kind: str, body: bytes) -> Iterator[str]:
     [
         (200, "application/json", b"{}", "does not answer as OpenSearch does"),
         (200, "application/json", b'{"index_templates": []}', "does not answer as OpenSearch does"),
-        (200, "text/html", b"<h1>Welcome</h1>", "does not answer as OpenSearch does"),
+        (200, "text/html", b"<h1>Welcome</h1>", "Unknown mimetype, unable to deserialize: text/html"),
         (502, "text/html", b"<h1>\r\nBad   Gateway\r\n</h1>", "HTTP 502 <h1> Bad Gateway </h1>;"),
         (401, "text/plain", b"Unauthorized", "HTTP 401 Unauthorized: look at user name and password;"),
         (400, "text/html", b"The plain HTTP request was sent to HTTPS port", "HTTP 400 The plain HTTP request"),
@@ -277,6 +277,9 @@ def answering(status: int, kind: str, body: bytes) -> Iterator[str]:
             b'{"error":{"type":"security_exception","reason":"no permissions for [x]"},"status":403}',
             r"HTTP 403 security_exception: no permissions for \[x\];",
         ),
+        (403, "application/json", b'{"message":"Forbidden"}', r'HTTP 403 {"message":"Forbidden"};'),
+        (503, "application/json", b'{"error":{"message":"later"}}', r"HTTP 503 {'message': 'later'};"),
+        (302, "text/html", b"moved", "HTTP 302 moved;"),
     ],
 )
 def test_an_answer_that_is_not_of_an_index_is_an_outage_in_words(
@@ -284,7 +287,7 @@ def test_an_answer_that_is_not_of_an_index_is_an_outage_in_words(
 ) -> None:
     with (
         answering(status, kind, body) as url,
-        closing(IndexCarrier(Cluster(url=url))) as carrier,
+        closing(IndexCarrier(IndexCluster(url=url))) as carrier,
         pytest.raises(UnavailableError, match=reason),
     ):
         carrier.deliver([encode(verdict())])
@@ -292,4 +295,4 @@ def test_an_answer_that_is_not_of_an_index_is_an_outage_in_words(
 
 def test_a_cluster_that_is_away_is_said_to_be() -> None:
     with pytest.raises(UnavailableError, match=r"search index http://127\.0\.0\.1:9: .*Connection refused"):
-        examine(Cluster(url="http://127.0.0.1:9"))
+        examine(IndexCluster(url="http://127.0.0.1:9"))

@@ -75,9 +75,9 @@ def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     url = database_url(file_url(tmp_path / "queue.sqlite3"))
     database = Database(url)
     with database.writing() as connection:
-        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = 'later'"))
+        connection.execute(text("UPDATE queue_version SET version_num = 'later'"))
 
-    with pytest.raises(UnavailableError, match="its tables are of a later version: .*'later'; changed nothing"):
+    with pytest.raises(UnavailableError, match=r"its tables are of a later version: .*'later'; changed nothing"):
         Database(url)
 
 

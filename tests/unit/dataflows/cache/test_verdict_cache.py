@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dataflows.cache.entry import Entry, Refusal
 from models.contracts.opinion import Opinion
-from models.contracts.policy import CacheRules
+from models.contracts.policy import CacheRules, ContextRule
 from tests.fakes.answering import GRAVE_TASK, UNAUDITED, Answering, jobs
 from tests.fakes.classifier import BENIGN, CRITICAL, DOUBTFUL
 
@@ -175,6 +175,14 @@ def test_an_answer_that_is_not_accepted_is_cached_and_still_not_accepted() -> No
 @pytest.mark.parametrize("rules", [{"doubtful": False}, {"doubtful_route": "unsure"}])
 def test_an_answer_that_is_not_accepted_is_not_cached_where_nobody_would_look_at_it(rules: dict[str, object]) -> None:
     answering = Answering(lambda _: DOUBTFUL, ask_first=2, **rules)  # type: ignore[arg-type]
+    answering.say(*jobs(4), *jobs(4))
+
+    assert answering.asked == jobs(4) * 2
+
+
+def test_nor_is_it_where_a_rule_lets_nobody_look_at_some_events() -> None:
+    answering = Answering(lambda _: DOUBTFUL, ask_first=2)
+    answering.policy = replace(answering.policy, when=(ContextRule(context={"zone": "lab"}, doubtful="unsure"),))
     answering.say(*jobs(4), *jobs(4))
 
     assert answering.asked == jobs(4) * 2

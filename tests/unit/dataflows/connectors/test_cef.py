@@ -86,3 +86,13 @@ def test_a_label_without_a_severity_weighs_little() -> None:
     syslog, header, _ = parse(message(verdict(label="benign"), STYLE))
 
     assert (syslog[:5], header[6]) == ("<110>", "2")
+
+
+def test_the_header_names_the_gateway_that_saw_the_event_where_the_verdict_knows_it() -> None:
+    at_the_centre = Cef(gateway="centre")
+
+    def named(found: Verdict) -> str:
+        return parse(message(found, at_the_centre))[0].rpartition(" ")[2]
+
+    assert named(verdict(gateway="edge-9", revision=1000)) == "edge-9"
+    assert named(verdict(gateway=None)) == "centre"

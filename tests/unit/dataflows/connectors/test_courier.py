@@ -347,3 +347,32 @@ def test_a_flow_that_waits_for_a_full_backlog_says_so_again_and_again(tmp_path: 
     flow.join(10)
     assert not flow.is_alive()
     courier.close()
+
+
+def test_a_far_end_is_away_as_long_as_it_fails_or_older_payloads_wait_for_it(start: Start) -> None:
+    far_end = FarEnd()
+    courier = start(far_end, patience_s=0.05)
+    assert not courier.away
+
+    far_end.down()
+    courier.put(numbered(0, 3))
+    far_end.until(lambda: far_end.attempts > 0)
+    courier.settle()
+    assert courier.away
+
+    far_end.up()
+    far_end.until(lambda: len(far_end.received) == 3)
+    courier.put(numbered(3, 4))
+    courier.settle()
+    assert not courier.away
+
+
+def test_a_far_end_that_hangs_is_away_once_the_epoch_could_not_wait_for_it(start: Start) -> None:
+    far_end = FarEnd()
+    courier = start(far_end, patience_s=0.05)
+    far_end.hang()
+    courier.put(numbered(0, 3))
+    courier.settle()
+
+    assert courier.away
+    far_end.up()

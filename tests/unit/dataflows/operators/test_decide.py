@@ -182,3 +182,24 @@ def test_any_opinion_under_any_policy_is_a_verdict_that_can_be_sent_and_read(
     assert wire.decode_verdict(wire.encode(verdict)) == verdict
     assert verdict.confidence == verdict.probabilities[verdict.label]
     assert (verdict.route == "accepted") == (max(probabilities) >= threshold < 1 and mass >= floor)
+
+
+def test_what_is_to_be_escalated_while_the_centre_is_away_has_the_default_label_and_is_unsure() -> None:
+    said = Opinion(probabilities=(0.5, 0.3, 0.2), label_mass=1.0)
+    sure = Opinion(probabilities=(0.9, 0.1, 0.0), label_mass=1.0)
+    window = Judged([EVENT, EVENT], [said, sure], release(3))
+
+    verdicts = decide_window(window, Policy(doubtful="escalated"), centre_is_away=True)
+
+    assert [(each.label, each.confidence, each.route) for each in verdicts] == [
+        ("suspicious", 0.3, "unsure"),
+        ("benign", 0.9, "accepted"),
+    ]
+
+
+def test_what_is_to_be_reviewed_does_not_ask_for_the_centre() -> None:
+    said = Opinion(probabilities=(0.5, 0.3, 0.2), label_mass=1.0)
+
+    (verdict,) = decide_window(Judged([EVENT], [said], release(3)), Policy(doubtful="review"), centre_is_away=True)
+
+    assert (verdict.label, verdict.route) == ("benign", "review")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dataflows.correlation import SHARDS, IncidentRule
 from dataflows.operators.incidents import by_shard, occurred_ms, sightings
+from models.contracts.policy import ROUTES
 from models.contracts.verdict import Verdict
 from models.contracts.wire import decode_verdict
 from tests.fakes.verdicts import any_verdict, verdict
@@ -48,8 +49,10 @@ def test_the_rule_says_what_the_key_is(key: Any, found: str) -> None:
     assert keys(replace(RULE, key=key), host="WEB-1") == [(found, "critical")]
 
 
-def test_a_label_that_the_rule_does_not_ask_for_is_not_seen() -> None:
-    assert keys(label="benign") == []
+@pytest.mark.parametrize("said", [{"label": "benign"}, {"route": "unsure"}, {"reason": "engine-timeout"}])
+def test_a_verdict_with_another_label_or_with_one_that_no_model_said_is_not_seen(said: dict[str, str]) -> None:
+    assert keys(**said) == []
+    assert keys(**said, revision=1) == [("203.0.113.9", ""), ("198.51.100.7", "")]
 
 
 def test_a_later_revision_takes_back_whatever_was_said_under_any_address_of_the_text() -> None:
@@ -92,7 +95,7 @@ def test_what_is_seen_may_go_to_another_process() -> None:
 @given(any_verdict())
 def test_any_verdict_can_be_seen(said: Verdict) -> None:
     for key in ("address", "host", "source"):
-        rule = replace(RULE, key=key, labels=(said.label,))
+        rule = replace(RULE, key=key, labels=(said.label,), routes=ROUTES)
         for shard, seen in by_shard(rule, lambda *_: None, [said]):
             assert 0 <= int(shard) < SHARDS
             assert seen[0].id == said.id

@@ -49,6 +49,10 @@ def test_the_file_wins_over_the_configuration_and_that_over_the_release(tmp_path
             "accept_at_by_label = { evil = 0.9 }",
             r"`accept_at_by_label`: found `evil`, wanted one of \['benign', 'critical'\]",
         ),
+        (
+            '[[when]]\ncontext = { zone = "lab" }\naccept_at_by_label = { evil = 0.9 }',
+            r"`accept_at_by_label`: found `evil`, wanted one of \['benign', 'critical'\]",
+        ),
         ("number = ", r"policy\.toml: "),
         (
             'cache.known_addresses = ["10.0.0.1", "203.0.113.0/24"]',

@@ -1,0 +1,161 @@
+"""Several files of a day as one: in the order of time, without repeats, each row marked whether it stands.
+
+Three steps, each of which may be the last before a crash:
+
+1. What earlier compactions replaced is deleted, once it has been replaced for so long that nobody reads it any more.
+2. The rows of all files that count are merged into a file on the local disk.
+3. That file is put into the warehouse, with the names of those that went into it. From then on it counts, and they
+   do not.
+
+Two that compact one day at the same time make one file, or two whose rows readers compare; nothing is lost.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import time
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+import structlog
+from msgspec import Struct
+
+from central.warehouse.layout import counting, day_of, folder, is_settled, settled_name
+from central.warehouse.session import MEMORY_BYTES, REPLACES, SUPERSEDED, connected, replaced_by, scan
+from central.warehouse.storage import Found, Storage, is_unfinished
+from central.warehouse.tables import TABLES, Table, written
+from models.contracts.errors import UnavailableError
+
+log = structlog.get_logger()
+
+KEPT_S: Final = 3600.0
+"""So long a file that was replaced stays: longer than any query takes."""
+
+
+_HOUR_S = 3600
+_HOURS = "SELECT DISTINCT epoch_ms({moment}) // (1000 * 3600) AS hour FROM every ORDER BY hour"
+# Most ids have one row. Of those that have more each revision stays once, as the copy that readers would choose.
+_SEVERAL = """
+CREATE TEMP TABLE several AS
+SELECT id, revision, min({moment}) AS since, revision < max(max(revision)) OVER (PARTITION BY id) AS superseded
+FROM every SEMI JOIN (SELECT id FROM every GROUP BY id HAVING count(*) > 1) AS found USING (id)
+GROUP BY id, revision
+"""
+_HOUR = """
+WITH hour AS (
+    SELECT {columns} FROM every WHERE {moment} >= to_timestamp({begin}) AND {moment} < to_timestamp({end})
+)
+SELECT {columns}, false AS superseded FROM hour ANTI JOIN several USING (id)
+UNION ALL
+SELECT {columns}, superseded FROM (
+    SELECT * FROM hour JOIN several USING (id, revision) WHERE {moment} = since
+    QUALIFY row_number() OVER (PARTITION BY id, revision ORDER BY {copies}) = 1
+)
+ORDER BY {moment}, id, revision
+"""
+
+
+_ROW_GROUP = 1 << 17  # rows that stand together in a file: a filter leaves out so many at a time
+
+
+class Compacted(Struct, frozen=True):
+    """What was done about one day."""
+
+    table: str
+    day: str
+    files: int  # that were merged
+    rows: int  # that were left
+
+
+def compact_all(
+    storage: Storage,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    scratch: Path | None = None,
+    kept_s: float = KEPT_S,
+    clock: Callable[[], float] = time,
+) -> Iterator[Compacted]:
+    """Compact every day that has more than one file, or something to delete; the oldest first.
+
+    Raises:
+        UnavailableError: the warehouse is away, or the disk full; what was done stays done.
+    """
+    for table in TABLES:
+        for day in sorted({day for found in storage.files(table.name) if (day := day_of(found.name))}):
+            done = compact(storage, table, day, memory_bytes=memory_bytes, scratch=scratch, kept_s=kept_s, clock=clock)
+            if done is not None:
+                log.info("warehouse_compacted", table=table.name, day=day, files=done.files, rows=done.rows)
+                yield done
+
+
+def compact(
+    storage: Storage,
+    table: Table,
+    day: str,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    scratch: Path | None = None,
+    kept_s: float = KEPT_S,
+    clock: Callable[[], float] = time,
+) -> Compacted | None:
+    """Make one file of a day's; return None where it is one already.
+
+    Args:
+        storage: where the warehouse is.
+        table: whose rows.
+        day: `2026-01-31`, in UTC.
+        memory_bytes: what may be held in memory.
+        scratch: where what does not fit there goes, and the merged file until it is whole; else the system's own place.
+        kept_s: how long a file stays that has been replaced.
+        clock: seconds since 1970.
+
+    Raises:
+        UnavailableError: the warehouse is away, or the disk full.
+    """
+    found = storage.files(folder(table.name, day))
+    swept = _sweep(storage, found, clock() - kept_s)
+    names = counting((file.name for file in found if file.name not in swept), replaced_by(storage))
+    if not names or (len(names) == 1 and is_settled(names[0])):
+        return None
+    with TemporaryDirectory(prefix="headwater-compaction-", dir=scratch) as place:
+        merged = Path(place) / "merged.parquet"
+        try:
+            with connected(memory_bytes, scratch) as connection:
+                scan(connection, "every", storage, table, names)
+                rows = _merge(connection, table, names, merged)
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
+            raise UnavailableError(f"warehouse {storage.url}: {day} cannot be compacted: {error}") from error
+        with pa.memory_map(str(merged)) as content:
+            storage.put(settled_name(table.name, day, names), content.read_buffer())
+    return Compacted(table.name, day, len(names), rows)
+
+
+def _sweep(storage: Storage, found: list[Found], before_s: float) -> list[str]:
+    """Delete what has long been replaced, and what a crash left long ago; return what was deleted."""
+    replaced_names = replaced_by(storage)
+    old = [file.name for file in found if file.changed_at_s < before_s]
+    replaced = {name for settled in filter(is_settled, old) for name in replaced_names(settled)}
+    names = sorted(file.name for file in found if file.name in replaced)  # settled files come last
+    names += filter(is_unfinished, old)
+    for name in names:
+        storage.delete(name)
+    return names
+
+
+def _merge(connection: duckdb.DuckDBPyConnection, table: Table, names: list[str], path: Path) -> int:
+    """Write the rows of `every` to a file, an hour after the other, so that what is sorted at a time is little."""
+    moment = f'"{table.moment}"'
+    schema = pa.schema([*table.schema, SUPERSEDED])
+    columns = ", ".join(f'"{column}"' for column in table.schema.names)
+    connection.execute(_SEVERAL.format(moment=moment))
+    rows = 0
+    with written(table, schema, str(path)) as file:
+        for (hour,) in connection.sql(_HOURS.format(moment=moment)).fetchall():
+            begin, end = hour * _HOUR_S, (hour + 1) * _HOUR_S
+            query = _HOUR.format(columns=columns, moment=moment, begin=begin, end=end, copies=table.copies)
+            for batch in connection.sql(query).to_arrow_reader(_ROW_GROUP).cast(schema):
+                file.write_batch(batch)
+                rows += batch.num_rows
+        file.add_key_value_metadata({REPLACES: " ".join(names).encode()})
+    return rows

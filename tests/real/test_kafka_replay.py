@@ -1,0 +1,289 @@
+"""Dead letters put back on a real broker: each once, whole, where its record came from, and never where it must not."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from time import sleep
+from typing import Any
+
+import pytest
+
+from central.local_kafka import LocalKafka
+from central.replay import REPLAYED_FROM, Replay, Replayed, replay
+from central.topics import Names, create, declared
+from dataflows.connectors.kafka import Cluster
+from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing
+from dataflows.connectors.kafka_reader import Record, read_whole
+from dataflows.connectors.kafka_transaction import Transactions
+from models.contracts.errors import ConfigError, UnavailableError
+from models.contracts.event import DeadLetter
+from models.contracts.scalars import EventId
+from models.contracts.verdict import CENTRAL
+from models.contracts.wire import encode, encode_lines
+from tests.fakes.verdicts import verdict
+
+WITHIN_S = 60.0
+SEED = 20260131
+REPLAY_IN_SMALL_STEPS = """
+import sys
+from central import replay
+from central.topics import Names
+from dataflows.connectors.kafka import Cluster
+
+replay._TOGETHER = 10
+print("ready", flush=True)
+replay.replay(replay.Replay(cluster=Cluster(brokers=sys.argv[1]), names=Names(sys.argv[2])))
+"""
+
+
+class Centre:
+    """The topics under a prefix of their own."""
+
+    def __init__(self, kafka: LocalKafka, prefix: str) -> None:
+        self.kafka = kafka
+        self.cluster = Cluster(brokers=kafka.brokers)
+        self.names = Names(prefix)
+        create(self.cluster, declared(prefix, partitions=2))
+        self._producer = KafkaProducer(self.cluster, stall_s=WITHIN_S)
+
+    def bury(self, *letters: DeadLetter) -> None:
+        topic = self.names.dead_letters
+        assert self._producer.deliver([Outgoing(topic, each.id.encode(), encode(each)) for each in letters]) == []
+
+    def replay(self, **wanted: Any) -> Replayed:
+        return replay(Replay(cluster=self.cluster, names=self.names, **wanted))
+
+    def there(self, topic: str) -> list[Record]:
+        return list(read_whole(self.cluster, topic))
+
+    def texts(self, topic: str = "") -> list[bytes | None]:
+        return [record.value for record in self.there(topic or self.names.events)]
+
+    def close(self) -> None:
+        self._producer.close()
+
+
+@pytest.fixture
+def centre(kafka: LocalKafka, topic: str) -> Iterator[Centre]:
+    centre = Centre(kafka, topic)
+    yield centre
+    centre.close()
+
+
+def letter(centre: Centre, number: int, **other: Any) -> DeadLetter:
+    usual: dict[str, Any] = {
+        "id": EventId(f"{centre.names.events}.0.{number}"),
+        "source": "events",
+        "received_at_ms": 1_700_000_000_000 + number,
+        "reason": "no-text-at-path",
+        "detail": "`a.b`: found nothing, wanted a string",
+        "raw": b"\xff event %d\x00" % number,
+        "topic": centre.names.events,
+        "key": b"key %d" % number,
+        "headers": (("trace", b"\x00%d" % number),),
+    }
+    return DeadLetter(**{**usual, **other})
+
+
+def test_a_record_comes_back_with_its_bytes_its_key_and_its_headers_and_says_from_where(centre: Centre) -> None:
+    centre.bury(letter(centre, 0), letter(centre, 1, key=None, headers=()))
+    done = centre.replay()
+
+    assert (done.found, done.back, done.stuck) == (2, {centre.names.events: 2}, {})
+    found = {record.value: record for record in centre.there(centre.names.events)}
+    place = f"{centre.names.dead_letters}/0/".encode()
+    whole, bare = found[b"\xff event 0\x00"], found[b"\xff event 1\x00"]
+    assert (whole.key, whole.headers) == (b"key 0", (("trace", b"\x000"), (REPLAYED_FROM, place + b"0")))
+    assert (bare.key, bare.headers) == (None, ((REPLAYED_FROM, place + b"1"),))
+
+
+def test_a_second_replay_puts_back_only_what_came_since_unless_all_is_wanted_again(centre: Centre) -> None:
+    centre.bury(*(letter(centre, number) for number in range(500)))
+    assert centre.replay().back.total() == 500
+    second = centre.replay()
+    assert (second.found, second.before, second.back) == (500, 500, {})
+    centre.bury(letter(centre, 500))
+    third = centre.replay()
+    assert (third.found, third.before, third.back.total()) == (501, 500, 1)
+    assert Counter(centre.texts()) == Counter(b"\xff event %d\x00" % number for number in range(501))
+
+    assert centre.replay(again=True).back.total() == 501
+
+
+def test_a_letter_that_a_crash_wrote_twice_is_put_back_once(centre: Centre) -> None:
+    centre.bury(letter(centre, 0), letter(centre, 0, received_at_ms=1_800_000_000_000))
+    assert centre.replay().back.total() == 1
+    assert centre.replay().back.total() == 0
+
+
+def test_a_record_that_becomes_the_same_dead_letter_anew_is_put_back_anew_and_counted(centre: Centre) -> None:
+    centre.bury(letter(centre, 0))
+    assert centre.replay().recurred == 0
+    (back,) = centre.there(centre.names.events)
+    centre.bury(letter(centre, 0, headers=back.headers))
+    second = centre.replay()
+
+    assert (second.back.total(), second.recurred) == (1, 1)
+    (_, again) = centre.there(centre.names.events)
+    place = f"{centre.names.dead_letters}/0/1".encode()
+    assert again.headers == (("trace", b"\x000"), (REPLAYED_FROM, place))
+
+
+def test_only_what_was_asked_for_is_put_back_and_the_rest_later(centre: Centre) -> None:
+    centre.bury(
+        letter(centre, 0),
+        letter(centre, 1, reason="not-json"),
+        letter(centre, 2, source="others"),
+        letter(centre, 3, reason="not-json", source="others"),
+    )
+    sleep(0.01)
+    (*_, newest) = centre.there(centre.names.dead_letters)
+    assert centre.replay(reasons={"not-json"}, sources={"others"}).back.total() == 1
+    assert centre.texts() == [b"\xff event 3\x00"]
+    assert centre.replay(reasons={"not-json"}).back.total() == 1
+    assert centre.replay(since_ms=newest.written_at_ms + 1).found == 0
+    assert centre.replay(limit=1).back.total() == 1
+    assert centre.replay(dry_run=True).back == {centre.names.events: 1}
+    assert len(centre.texts()) == 3
+    assert centre.replay(dry_run=True, limit=0).back.total() == 0
+    assert centre.replay().back.total() == 1
+
+    assert sorted(centre.texts()) == [b"\xff event %d\x00" % number for number in range(4)]  # type: ignore[type-var]
+
+
+def test_what_the_bridge_refused_goes_where_the_bridge_would_have_put_it(centre: Centre) -> None:
+    def refused(number: int, reason: str, raw: bytes) -> DeadLetter:
+        return letter(
+            centre,
+            number,
+            source="uplink",
+            reason=reason,
+            topic="headwater/v1/gw-1/up/7",
+            gateway="gw-1",
+            raw=raw,
+            key=None,
+            headers=(),
+        )
+
+    sure = encode(verdict(id="a", gateway="gw-1"))
+    doubted = encode(verdict(id="b", gateway="gw-1", route="escalated"))
+    centre.bury(
+        refused(0, "not-a-verdict", sure),  # of a schema that the centre reads by now
+        refused(1, "not-a-verdict", doubted),
+        refused(2, "of-another-gateway", encode(verdict(id="c", gateway="gw-2"))),
+        refused(3, "not-a-gateways-revision", encode(verdict(id="d", gateway="gw-1", revision=CENTRAL))),
+        refused(4, "not-a-verdict", b"nothing of the kind"),
+    )
+    done = centre.replay()
+
+    assert done.back == {centre.names.verdicts: 2, centre.names.questions: 1}
+    assert sorted(done.stuck) == [
+        f"{reason}: it has no way back of its own; say whither"
+        for reason in ("not-a-gateways-revision", "not-a-verdict", "of-another-gateway")
+    ]
+    assert {(record.key, record.value) for record in centre.there(centre.names.verdicts)} == {
+        (b"a", sure),
+        (b"b", doubted),
+    }
+    assert [record.value for record in centre.there(centre.names.questions)] == [doubted]
+
+
+def test_what_a_sink_refused_goes_to_the_verdicts_and_never_among_events(centre: Centre) -> None:
+    said = encode(verdict(id="a"))
+    centre.bury(
+        letter(centre, 0, reason="refused-by-sink", raw=said, key=None),
+        letter(centre, 1, reason="refused-by-sink", raw=b"<134>1 - a message to a SIEM", source="siem", topic=None),
+    )
+    done = centre.replay()
+
+    assert done.back == {centre.names.verdicts: 1}
+    assert done.stuck.total() == 1
+    assert centre.texts() == []
+
+
+@pytest.mark.parametrize("topic_of_letter", [None, "nobody-made-it", "sensors/7", "dead-letters of ours"])
+def test_what_has_no_way_back_waits_until_somebody_says_whither(centre: Centre, topic_of_letter: str | None) -> None:
+    whence = centre.names.dead_letters if topic_of_letter == "dead-letters of ours" else topic_of_letter
+    centre.bury(letter(centre, 0, topic=whence))
+    first = centre.replay()
+    assert (first.back, first.stuck.total()) == ({}, 1)
+
+    assert centre.replay(to=centre.names.events).back == {centre.names.events: 1}
+    with pytest.raises(ConfigError, match="topic nobody-made-it: is not there; nothing was put back"):
+        centre.replay(to="nobody-made-it")
+
+
+def test_a_record_that_its_topic_does_not_take_stays_a_dead_letter_and_its_neighbours_go(centre: Centre) -> None:
+    centre.kafka.make_topic(f"{centre.names.prefix}-small", max_message_bytes="2000")
+    small = [letter(centre, number, topic=f"{centre.names.prefix}-small") for number in range(20)]
+    noise = os.urandom(5000)
+    centre.bury(*small[:7], letter(centre, 99, topic=f"{centre.names.prefix}-small", raw=noise), *small[7:])
+    done = centre.replay()
+
+    assert done.back.total() == 20
+    ((why, count),) = done.stuck.items()
+    assert (count, "MSG_SIZE_TOO_LARGE" in why) == (1, True)
+    assert Counter(centre.texts(f"{centre.names.prefix}-small")) == Counter(each.raw for each in small)
+    assert centre.replay().stuck.total() == 1
+
+
+def test_files_of_dead_letters_are_put_back_once_and_what_is_no_dead_letter_is_counted(
+    centre: Centre, tmp_path: Path
+) -> None:
+    file = tmp_path / "dead_letters.jsonl"
+    whole = encode_lines([letter(centre, 0), letter(centre, 1)])
+    file.write_bytes(whole + b"{}\n" + encode(letter(centre, 2)))  # the last line is being written
+    done = centre.replay(files=(file,))
+    assert (done.found, done.back.total(), done.unread) == (2, 2, 1)
+    assert centre.replay(files=(file,)).before == 2
+
+    found = {record.value: record.headers[-1] for record in centre.there(centre.names.events)}
+    assert found[b"\xff event 1\x00"] == (REPLAYED_FROM, f"{file}/2".encode())
+    with pytest.raises(ConfigError, match=r"absent\.jsonl: cannot be read"):
+        centre.replay(files=(tmp_path / "absent.jsonl",))
+
+
+def test_a_replay_that_is_killed_again_and_again_loses_and_doubles_nothing(centre: Centre) -> None:
+    chance, count = Random(SEED), 6000
+    centre.bury(*(letter(centre, number) for number in range(count)))
+    reached = []
+    for _ in range(4):
+        command = [sys.executable, "-c", REPLAY_IN_SMALL_STEPS, centre.kafka.brokers, centre.names.prefix]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            sleep(chance.uniform(1, 3))  # the moment of the kill
+            process.send_signal(signal.SIGKILL)
+        reached.append(len(centre.texts()))
+    assert len({0, count, *reached}) >= 4  # killed under way at least twice
+    centre.replay()
+
+    assert Counter(centre.texts()) == Counter(b"\xff event %d\x00" % number for number in range(count))
+
+
+def test_of_two_replays_at_once_the_earlier_one_ends_and_says_why(centre: Centre) -> None:
+    first = Transactions(centre.cluster, f"{centre.names.prefix}.replay")
+    assert first.publish([Outgoing(centre.names.events, b"k", b"first")]) == ""
+    centre.bury(letter(centre, 0))
+    assert centre.replay().back.total() == 1
+    with pytest.raises(UnavailableError, match="another one took up the name; let it end"):
+        first.publish([Outgoing(centre.names.events, b"k", b"late")])
+    first.close()
+
+    assert sorted(centre.texts()) == [b"first", b"\xff event 0\x00"]  # type: ignore[type-var]
+
+
+def test_while_the_brokers_are_away_nothing_is_put_back_and_then_all_is(centre: Centre) -> None:
+    centre.bury(letter(centre, 0))
+    centre.kafka.stop(signal.SIGKILL)
+    with pytest.raises(UnavailableError, match="Connection refused"):
+        centre.replay()
+    centre.kafka.start()
+
+    assert centre.replay().back.total() == 1
+    assert centre.texts() == [b"\xff event 0\x00"]

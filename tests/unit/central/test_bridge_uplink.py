@@ -1,0 +1,86 @@
+"""What becomes of each line that a gateway sends."""
+
+from typing import Any
+
+from central.bridge_uplink import sort_lines
+from central.topics import Names
+from dataflows.connectors.kafka_publisher import Outgoing
+from dataflows.connectors.mqtt_connection import Incoming
+from dataflows.connectors.mqtt_requests import Request
+from models.contracts.scalars import EventId
+from models.contracts.verdict import CENTRAL
+from models.contracts.wire import decode_dead_letter, encode
+from tests.fakes.verdicts import verdict
+
+NAMES = Names()
+NOW_MS = 1_700_000_000_000
+
+
+def request(payload: bytes, gateway: str = "gw") -> Request:
+    return Request(gateway, Incoming(f"headwater/{gateway}/uplink", payload, b"attempt", 1))
+
+
+def line(**changed: Any) -> bytes:
+    return encode(verdict(gateway="gw", **changed))
+
+
+def reason(raw: bytes) -> str:
+    found = sort_lines([request(raw)], NAMES, NOW_MS)
+    assert found.records == []
+    (letter,) = found.letters
+    assert letter.raw == raw
+    return letter.reason
+
+
+def test_a_verdict_goes_byte_for_byte_and_a_question_to_both_topics() -> None:
+    accepted, escalated = line(), line(id=EventId("o.2"), route="escalated")
+    unsure, review = line(id=EventId("o.3"), route="unsure"), line(id=EventId("o.4"), route="review")
+
+    found = sort_lines([request(b"\n".join([accepted, escalated])), request(b"\n".join([unsure, review]))], NAMES, 0)
+
+    assert found.records == [
+        Outgoing("headwater.verdicts", b"o.1", accepted),
+        Outgoing("headwater.verdicts", b"o.2", escalated),
+        Outgoing("headwater.questions", b"o.2", escalated),
+        Outgoing("headwater.verdicts", b"o.3", unsure),
+        Outgoing("headwater.questions", b"o.3", unsure),
+        Outgoing("headwater.verdicts", b"o.4", review),
+    ]
+    assert found.letters == []
+
+
+def test_a_message_without_lines_asks_for_nothing_but_a_confirmation() -> None:
+    found = sort_lines([request(b""), request(b"\n\n")], NAMES, NOW_MS)
+
+    assert (found.records, found.letters) == ([], [])
+
+
+def test_what_a_newer_gateway_has_added_goes_on_and_what_it_has_redefined_does_not() -> None:
+    newer = line().replace(b'"id":', b'"depth":{"a":[1]},"id":')
+
+    assert sort_lines([request(newer)], NAMES, NOW_MS).records == [Outgoing("headwater.verdicts", b"o.1", newer)]
+    assert reason(line().replace(b"verdict/1", b"verdict/2")) == "not-a-verdict"
+
+
+def test_each_line_that_is_not_this_gateways_to_say_is_a_dead_letter_with_its_reason() -> None:
+    assert reason(b"{}") == "not-a-verdict"
+    assert reason(b"\xff") == "not-a-verdict"
+    assert reason(encode(verdict(gateway="other"))) == "of-another-gateway"
+    assert reason(encode(verdict())) == "of-another-gateway"
+    assert reason(line(revision=CENTRAL)) == "not-a-gateways-revision"
+
+
+def test_a_message_of_more_lines_than_any_gateway_sends_is_one_dead_letter() -> None:
+    assert reason(b"\n".join([b"x"] * 1001)) == "too-many-lines"
+    assert len(sort_lines([request(b"\n".join([b"x"] * 1000))], NAMES, NOW_MS).letters) == 1000
+
+
+def test_a_dead_letter_has_the_same_id_however_often_the_line_comes_and_can_be_read_again() -> None:
+    (first,) = sort_lines([request(b"x")], NAMES, NOW_MS).letters
+    (second,) = sort_lines([request(b"x")], NAMES, NOW_MS + 5).letters
+    (other,) = sort_lines([request(b"x", gateway="gw-2")], NAMES, NOW_MS).letters
+    (nameless,) = sort_lines([request(b"x", gateway="no name")], NAMES, NOW_MS).letters
+
+    assert first.id == second.id != other.id
+    assert (first.gateway, nameless.gateway) == ("gw", None)
+    assert decode_dead_letter(encode(nameless)) == nameless
