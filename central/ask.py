@@ -4,16 +4,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
-from decimal import Decimal
 from io import TextIOWrapper
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import duckdb
+import msgspec
 import pyarrow as pa
 from msgspec import Struct
 from rich.console import Console
@@ -49,6 +47,7 @@ Disagreement of gateways and centre, by release:
 """
 
 _BATCH_ROWS = 4096
+_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
 _MOST_ON_A_TERMINAL = 500
 
 
@@ -57,7 +56,7 @@ class Result(Struct, frozen=True):
 
     columns: Sequence[str]
     figures: frozenset[str]  # those of them that hold numbers
-    rows: Iterator[Sequence[Any]]  # read while one goes through them
+    rows: Iterator[Sequence[Any]]  # as JSON has them; read while one goes through them
     files: int  # in the warehouse
 
 
@@ -110,7 +109,7 @@ def lines(result: Result) -> Iterator[str]:
 def json_lines(result: Result) -> Iterator[str]:
     """Yield each row as an object, in ASCII."""
     for row in result.rows:
-        yield json.dumps(dict(zip(result.columns, map(_plain, row), strict=True)), ensure_ascii=True)
+        yield json.dumps(dict(zip(result.columns, row, strict=True)), ensure_ascii=True)
 
 
 def table(result: Result, rows: Sequence[Sequence[Any]]) -> Table:
@@ -157,7 +156,12 @@ def _rows(reader: pa.RecordBatchReader, url: str) -> Iterator[Sequence[Any]]:
             batch = next(reader, None)
         if batch is None:
             return
-        yield from zip(*(column.to_pylist(maps_as_pydicts="lossy") for column in batch.columns), strict=True)
+        try:
+            rows = zip(*(column.to_pylist(maps_as_pydicts="lossy") for column in batch.columns), strict=True)
+            plain = [msgspec.json.decode(_encoder.encode(row)) for row in rows]
+        except (ArithmeticError, TypeError, ValueError) as error:  # a date beyond the year 9999; a map with lists as keys
+            raise InputError(f"SQL: a value of the result cannot be shown: {error}; cast it to VARCHAR") from error
+        yield from plain
 
 
 def _is_figure(kind: pa.DataType) -> bool:
@@ -165,31 +169,6 @@ def _is_figure(kind: pa.DataType) -> bool:
 
 
 def _shown(value: Any) -> str:
-    match _plain(value):
-        case None:
-            return ""
-        case str() as text:
-            return text
-        case plain:
-            return json.dumps(plain, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if isfinite(value) else None
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case datetime():
-            return value.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
-        case date():
-            return value.isoformat()
-        case dict():
-            return {str(key): _plain(one) for key, one in value.items()}
-        case list() | tuple():
-            return [_plain(one) for one in value]
-        case _:
-            return str(value)
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -68,7 +68,31 @@ class ReleaseEngine(Model, frozen=True, kw_only=True, tag_field="kind", tag="rel
     release: str = "soc-triage"
 
 
-Engine = ReleaseEngine
+class VllmEngine(Section, frozen=True, kw_only=True, tag_field="kind", tag="vllm"):
+    """A checkpoint in vLLM, in this process; vLLM is installed by whoever wants it."""
+
+    model: str  # a folder
+    task: str = ""  # a task file, where no `release.json` lies in the folder
+    context_tokens: Annotated[int, Meta(ge=256, le=131_072)] = 1024
+    budget_s: Seconds = 10.0  # for an event; then it goes to review
+    window_events: Annotated[int, Meta(ge=1, le=4096)] = 256  # asked about at once
+
+
+class OpenAiEngine(Section, frozen=True, kw_only=True, tag_field="kind", tag="openai"):
+    """A model behind an OpenAI-compatible server: vLLM's, llama-server's."""
+
+    url: str
+    task: str  # a task file, or a release as JSON
+    model: str = ""  # its name at the server; empty: the only one
+    api_key_file: str = ""
+    context_tokens: Annotated[int, Meta(ge=256, le=131_072)] = 1024
+    budget_s: Seconds = 10.0  # for an event, retries included; then it goes to review
+    concurrency: Annotated[int, Meta(ge=1, le=1024)] = 64  # events on their way at once
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    window_events: Annotated[int, Meta(ge=1, le=4096)] = 256  # asked about at once
+
+
+Engine = ReleaseEngine | VllmEngine | OpenAiEngine
 
 
 class EventsTopic(Section, frozen=True, kw_only=True):

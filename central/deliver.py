@@ -9,19 +9,23 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource
 
 from central.config import Config, config_path, read_config
 from central.deliveries.queue import QueueCarrier
 from central.flow_process import FlowProcess
 from central.outlets import Sinks, outlets
 from central.queue.publish import AnswersRelay
+from central.warehouse import tables
 from central.wiring import consuming, names_of, publishing, queue_url
+from dataflows.connectors.joined_source import JoinedSource
 from dataflows.connectors.kafka_publisher import KafkaCarrier
 from dataflows.connectors.kafka_source import KafkaSource
-from dataflows.deliver import SOURCE, Correlating, deliver
+from dataflows.deliver import ANSWERS, VERDICTS, Correlating, deliver
 from dataflows.operators.incidents import Miss
 from dataflows.running import logs
 from dataflows.running.pulse import PulsingSource
@@ -77,23 +81,27 @@ class DeliverProcess(FlowProcess):
 def lay_out(config: Config, process: FlowProcess) -> Dataflow:
     """Lay the flow out."""
     names = names_of(config)
-    source = KafkaSource(
-        consuming(
-            config,
-            names.verdicts,
-            flow=NAME,
-            source=SOURCE,
-            process=process.process,
-            processes=process.processes,
-            batch_records=config.deliver.batch_records,
-        ),
-        process.stop,
-    )
+    sources: dict[str, FixedPartitionedSource[Any, Any]] = {
+        name: KafkaSource(
+            consuming(
+                config,
+                topic,
+                flow=NAME,
+                source=name,
+                process=process.process,
+                processes=process.processes,
+                batch_records=config.deliver.batch_records,
+            ),
+            process.stop,
+        )
+        for name, topic in ((VERDICTS, names.verdicts), (ANSWERS, names.answers))
+    }
     letters = Sinks(config, process, None).to_topic("dead-letters", names.dead_letters)
     sinks = Sinks(config, process, letters)
     return deliver(
-        PulsingSource(source, process.pulse),
+        PulsingSource(JoinedSource(sources), process.pulse),
         outlets(config, sinks),
+        sinks.to_warehouse("warehouse-answers", tables.ANSWERS),
         letters,
         observer=process.meters,
         correlating=_correlating(config, sinks) if config.incidents else None,

@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
+from central.ask import asked
 from central.balance import ASKED, Balance, Places, balance
 from central.local import LocalCentre
 from central.queue.store import Store, Wanted
-from central.warehouse.ask import standing
 from central.wiring import cluster_of, names_of, queue_url, warehouse_url
 from dataflows.connectors.kafka_reader import read_whole
 from dataflows.running.local_mosquitto import program
@@ -64,6 +64,10 @@ class Demo:
         """Return by id what stands at the gateways."""
         return {name: said for gateway in self.centre.gateways for name, said in gateway.harvest.verdicts.items()}
 
+    def _rows(self) -> list[tuple[str, int]]:
+        with asked("SELECT id, revision FROM verdicts", warehouse_url(self.centre.config)) as result:
+            return [(str(name), int(revision)) for name, revision in result.rows]
+
     def balance(self) -> Balance:
         """Look into every place, and count."""
         config = self.centre.config
@@ -76,7 +80,7 @@ class Demo:
                 first=self.first,
                 standing=self.standing(),
                 topic=[decode_verdict(record.value or b"") for record in verdicts],
-                warehouse=standing(warehouse_url(config)),
+                warehouse=self._rows(),
                 waiting=[item.id for item in waiting],
             )
         )

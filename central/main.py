@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,99 @@ def demo() -> None:
     from central.demo import run  # noqa: PLC0415 - `--help` answers without loading a runtime
 
     sys.exit(run())
+
+
+@main.command()
+@_of_centre
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per row.")
+@click.argument("sql")
+def ask(path: Path | None, sql: str, *, as_json: bool) -> None:
+    """Ask the warehouse: SQL is one query of DuckDB's, which sees these views and changes nothing.
+
+    `verdicts` has what stands, one row per event; `history` all that was said; `escalations` the gateway's doubtful
+    verdict beside the centre's; `answers` what people said beside it. A terminal gets a table, a pipe lines with tabs.
+
+    Exits 0 when it has answered, 1 where the query or the warehouse does not let it, 2 where the configuration cannot be
+    used.
+
+    \b
+    Examples:
+      python -m central ask "SELECT source, label, count(*) FROM verdicts GROUP BY ALL ORDER BY 3 DESC"
+      python -m central ask "SELECT gateway, avg(changed::INT) FROM escalations GROUP BY gateway"
+      python -m central ask --json "SELECT * FROM answers WHERE label <> model_label"
+    """
+    from central.ask import ask as ask_warehouse  # noqa: PLC0415 - `--help` answers without loading any of it
+    from central.config import read_config  # noqa: PLC0415 - likewise
+    from central.wiring import warehouse_url  # noqa: PLC0415 - likewise
+
+    ask_warehouse(sql, warehouse_url(read_config(path or config_path())), as_json=as_json)
+
+
+@main.command()
+@_of_centre
+def compact(path: Path | None) -> None:
+    """Make one file of each day of the warehouse; run it once a day, beside everything else.
+
+    \b
+    Example:
+      python -m central compact
+    """
+    from central.config import read_config  # noqa: PLC0415 - as above
+    from central.warehouse.compaction import compact_all  # noqa: PLC0415 - as above
+    from central.warehouse.storage import open_storage  # noqa: PLC0415 - as above
+    from central.wiring import warehouse_url  # noqa: PLC0415 - as above
+
+    for done in compact_all(open_storage(warehouse_url(read_config(path or config_path())))):
+        click.echo(f"{done.table} of {done.day}: {done.files} files became one, of {done.rows} rows")
+
+
+@main.command()
+@_of_centre
+@click.option("--reason", "reasons", multiple=True, help="Only with this reason; may be given again.")
+@click.option("--source", "sources", multiple=True, help="Only of this source; may be given again.")
+@click.option("--since", type=click.DateTime(), default=None, help="Only what was written since then, in UTC.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="At most so many.")
+@click.option("--to", default="", metavar="TOPIC", help="All of them there, and not to where they came from.")
+@click.option("--again", is_flag=True, help="Also those that were put back before.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be put back.")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def replay(
+    *,
+    path: Path | None,
+    reasons: tuple[str, ...],
+    sources: tuple[str, ...],
+    since: datetime | None,
+    limit: int | None,
+    to: str,
+    files: tuple[Path, ...],
+    again: bool,
+    dry_run: bool,
+) -> None:
+    """Put dead letters back where they came from, as they were: bytes, key and headers.
+
+    Those of the topic or, where FILES are given, of JSON lines. Each is put back once; --again does so once more.
+
+    Exits 0 when all that was meant is back, 1 where some could not be, 2 where the configuration cannot be used.
+
+    \b
+    Examples:
+      python -m central replay --dry-run
+      python -m central replay --reason not-a-verdict --since 2026-01-31
+      python -m central replay dead-letters.jsonl --to headwater.events
+    """
+    from central.replay_command import replay_and_say  # noqa: PLC0415 - as above
+
+    since_ms = 0 if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
+    sys.exit(
+        replay_and_say(
+            path or config_path(),
+            files=files,
+            reasons=reasons,
+            sources=sources,
+            since_ms=since_ms,
+            limit=limit,
+            to=to,
+            again=again,
+            dry_run=dry_run,
+        )
+    )

@@ -9,8 +9,10 @@ from msgspec import Struct
 from central.config import Config, Index, Siem
 from central.deliveries.index import IndexCarrier, IndexCluster
 from central.deliveries.queue import QueueCarrier
+from central.deliveries.warehouse import WarehouseCarrier, gathering
 from central.flow_process import FlowProcess
-from central.wiring import publishing, queue_url
+from central.warehouse import tables
+from central.wiring import publishing, queue_url, warehouse_url
 from dataflows.connectors import cef
 from dataflows.connectors.courier import Carrier, CourierSink, Limits
 from dataflows.connectors.kafka_publisher import KafkaCarrier
@@ -33,7 +35,9 @@ class Sinks:
         self._process = process
         self._letters = letters
 
-    def sink(self, name: str, carrier: Callable[[], Carrier], written: Any = None, **limits: Any) -> CourierSink[Any]:
+    def sink(
+        self, name: str, carrier: Callable[[], Carrier], written: Any = None, limits: Limits | None = None
+    ) -> CourierSink[Any]:
         """Return a sink; a payload is a record, encoded, unless it is `written` otherwise."""
         process = self._process
         return CourierSink(
@@ -42,7 +46,7 @@ class Sinks:
             written or _each_encoded,
             process.state_dir / "backlog" / f"{name}.sqlite3",
             stop=process.stop,
-            limits=Limits(backlog_bytes=self._config.deliver.backlog_max_bytes, **limits),
+            limits=limits or Limits(backlog_bytes=self._config.deliver.backlog_max_bytes),
             observer=process.meters,
             dead_letters=self._letters,
             process=process.process,
@@ -53,6 +57,12 @@ class Sinks:
         """Return a sink to a topic of the centre."""
         return self.sink(name, partial(KafkaCarrier, publishing(self._config, topic)))
 
+    def to_warehouse(self, name: str, table: tables.Table) -> CourierSink[Any]:
+        """Return a sink to a table of the warehouse."""
+        wanted = self._config.deliver
+        limits = gathering(wanted.warehouse.gather_s, wanted.backlog_max_bytes)
+        return self.sink(name, partial(WarehouseCarrier, warehouse_url(self._config), table), limits=limits)
+
 
 def outlets(config: Config, sinks: Sinks) -> list[Outlet]:
     """Return one outlet per delivery.
@@ -61,6 +71,7 @@ def outlets(config: Config, sinks: Sinks) -> list[Outlet]:
         ConfigError: a delivery cannot work as configured.
     """
     found = [Outlet("to-queue", sinks.sink("queue", partial(QueueCarrier, queue_url(config))))]
+    found.append(Outlet("to-warehouse", sinks.to_warehouse("warehouse", tables.VERDICTS)))
     wanted = config.deliver
     if wanted.index is not None:
         found.append(Outlet("to-index", sinks.sink("index", partial(IndexCarrier, search_cluster(wanted.index)))))

@@ -15,19 +15,22 @@ from msgspec import Struct
 
 from dataflows.correlation import IncidentRule
 from dataflows.observer import Observer
+from dataflows.operators.answers import read_answers
 from dataflows.operators.decode import Reading, Records, decode
 from dataflows.operators.incidents import Misses, incidents
 from dataflows.operators.routes import take_routes
 from dataflows.triage import DeadLetterSink, Outlet, keyed
+from models.contracts.answer import Answer
 from models.contracts.incident import Incident
 
 B = TypeVar("B", bound=Records)
 
-SOURCE = "verdicts"
-"""What the source of the flow is called."""
+VERDICTS, ANSWERS = "verdicts", "answers"
+"""What the sources of the flow are called: of all verdicts, and of what people answered."""
 
 
 IncidentSink = FixedPartitionedSink[list[Incident], Any]
+AnswerSink = FixedPartitionedSink[list[Answer], Any]
 
 
 class Correlating(Struct, frozen=True, kw_only=True):
@@ -42,6 +45,7 @@ class Correlating(Struct, frozen=True, kw_only=True):
 def deliver(
     source: Source[B],
     outlets: Sequence[Outlet],
+    answers: AnswerSink,
     dead_letters: DeadLetterSink,
     *,
     observer: Observer,
@@ -51,22 +55,27 @@ def deliver(
     """Lay the flow out; nothing runs yet.
 
     Args:
-        source: hands over encoded verdicts in batches; one item is one batch.
+        source: hands over encoded verdicts, and answers, in batches; one item is one batch.
         outlets: where verdicts go, each with the routes it takes.
-        dead_letters: where records go that are no verdicts.
+        answers: where answers of people go.
+        dead_letters: where records go that are neither.
         observer: told of every batch.
         correlating: which incidents are looked for, if any are.
         lane: of the sinks' partitions the one that this process writes to; without one, the records' ids choose.
     """
     flow = Dataflow("deliver")
     records = op.input("records", flow, source)
-    decoded = decode("decode", records, {SOURCE: Reading(kind="verdicts")}, observer)
+    parted = op.branch("part", records, lambda batch: batch.source == ANSWERS)
+    said = read_answers("read_answers", parted.trues, observer)
+    decoded = decode("decode", parted.falses, {VERDICTS: Reading(kind="verdicts")}, observer)
     for outlet in outlets:
-        taken = take_routes(f"routes-{outlet.name}", decoded.answers, outlet.routes)
+        taken = take_routes(f"routes-{outlet.name}", decoded.answers, outlet.routes, outlet.when)
         op.output(outlet.name, keyed(f"keyed-{outlet.name}", taken, lane), outlet.sink)
     if correlating is not None:
         found = incidents("incidents", decoded.answers, correlating.rules, correlating.misses, correlating.clock)
         for name, sink in correlating.sinks.items():
             op.output(name, keyed(f"keyed-{name}", found, lane), sink)
-    op.output("dead_letters", keyed("keyed-dead_letters", decoded.letters, lane), dead_letters)
+    op.output("people", keyed("keyed-people", said.answers, lane), answers)
+    letters = op.merge("letters", decoded.letters, said.letters)
+    op.output("dead_letters", keyed("keyed-dead_letters", letters, lane), dead_letters)
     return flow

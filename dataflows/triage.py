@@ -23,13 +23,14 @@ from dataflows.operators.enrich import Enriching, enrich
 from dataflows.operators.repeats import Repeats, drop_repeats
 from dataflows.operators.routes import take_routes
 from models.classifier import Classifier, Current
+from models.contracts.answer import Answer
 from models.contracts.event import DeadLetter
 from models.contracts.incident import Incident
 from models.contracts.policy import ROUTES, Policy, Route
 from models.contracts.verdict import Verdict
 
 B = TypeVar("B", bound=Records)
-R = TypeVar("R", Verdict, DeadLetter, Incident)
+R = TypeVar("R", Verdict, Answer, DeadLetter, Incident)
 
 VerdictSink = FixedPartitionedSink[list[Verdict], Any]
 DeadLetterSink = FixedPartitionedSink[list[DeadLetter], Any]

@@ -284,7 +284,7 @@ class Store:
     def _raise_asking(self) -> Any:
         insert = self._insert(ITEMS)
         new = insert.excluded
-        waits = new.revision >= 0
+        waits = new.revision >= ITEMS.c.settled
         described = ("revision", "record", "label", "confidence", "source", "gateway", "gravity", "changed_at_ms")
         return insert.on_conflict_do_update(
             index_elements=[ITEMS.c.id],

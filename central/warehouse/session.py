@@ -1,4 +1,4 @@
-"""DuckDB over the warehouse's files: bounded in memory, and with views of what stands, what was said before and by whom.
+"""DuckDB over the warehouse's files, bounded in memory: views of what stands, and of who had said what before.
 
 Of files on the local disk DuckDB reads what it needs itself. Its own way to S3 is an extension, which would have to be
 fetched from somewhere; so what lies there it reads through pyarrow.
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -51,7 +51,7 @@ LEFT JOIN (SELECT * FROM history WHERE revision >= {CENTRAL} AND revision < {PER
 def connected(memory_bytes: int = MEMORY_BYTES, scratch: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield an empty database in memory; what does not fit goes to a folder below `scratch`, and is deleted."""
     with TemporaryDirectory(prefix="headwater-warehouse-", dir=scratch) as folder:
-        settings = {"memory_limit": f"{memory_bytes >> 20}MiB", "temp_directory": folder}
+        settings: dict[str, Any] = {"memory_limit": f"{memory_bytes >> 20}MiB", "temp_directory": folder}
         settings |= {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
         connection = duckdb.connect(config=settings)
         try:

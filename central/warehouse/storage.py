@@ -105,7 +105,8 @@ class Storage:
 def open_storage(url: str, request_s: float = _REQUEST_S) -> Storage:
     """Return where `url` says the warehouse is; nothing is asked of it yet.
 
-    A request waits `request_s` at most for the next byte. Who we are on S3 is said as to every program: by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role.
+    A request waits at most `request_s` for the next byte. Who we are on S3 is said as to every program: by
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role.
 
     Raises:
         ConfigError: it is neither a folder nor a bucket.

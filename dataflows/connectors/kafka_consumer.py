@@ -147,7 +147,8 @@ class OffsetReader(_Consumer):
             wanted = {partition: start.get(partition, 0) for partition in self._look()}
             if self._is_elsewhere(wanted):
                 self._go_to(wanted)
-            anew = self._read_on(within_s) if self._has_room(wanted) else frozenset()
+            is_late = any(wanted[each] < self._at[each] for each in wanted)
+            anew = self._read_on(0 if is_late else within_s) if self._has_room(wanted) else frozenset()
         records = [
             record for record in self._held if record.offset >= wanted[record.partition] or record.partition in anew
         ]

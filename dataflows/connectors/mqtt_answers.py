@@ -131,10 +131,10 @@ class AnswersFetcher:
         stored = threading.Event()
         arrival = Arrival(self._answers.name, time.time_ns() // 1_000_000, lines)
         self._commit.offer(Delivery(arrival, Refusal.REPEAT, stored.set, mark=encode_wanted(have)))
-        while not stored.is_set():
+        while not stored.wait(_TURN_S):
             if self._stopping.is_set():
                 return False
-            connection.turn(_TURN_S)  # a full spool may take its time, and the broker wants to hear of us
+            connection.turn(0)  # a full spool may take its time, and the broker wants to hear of us
         self._have = have
         return True
 

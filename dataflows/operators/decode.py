@@ -246,12 +246,17 @@ def _events(batch: Records, ids: Sequence[str], texts: Sequence[str], gateway: s
 
 
 def _letter(batch: Records, index: int, refused: _Refused) -> DeadLetter:
+    return letter_of(batch, index, refused.reason, refused.detail)
+
+
+def letter_of(batch: Records, index: int, reason: str, detail: str) -> DeadLetter:
+    """Return the dead letter of one record of a batch, with all that came with it."""
     return DeadLetter(
         id=EventId(batch.ids[index]),
         source=batch.source,
         received_at_ms=batch.received_at_ms,
-        reason=refused.reason,
-        detail=refused.detail,
+        reason=reason,
+        detail=detail,
         raw=batch.records[index],
         topic=batch.topics[index] if batch.topics else None,
         key=batch.keys[index] if batch.keys else None,

@@ -1,9 +1,9 @@
 """The triage flow as the centre runs it, in a process of its own: Kafka, table, Kafka; alone or as one of a cluster.
 
-    python -m tests.flows.kafka_process FOLDER BROKERS TOPIC [--drain] [--process NUMBER --addresses ADDRESS ADDRESS]
+    python -m tests.flows.kafka_process FOLDER BROKERS PREFIX [--drain] [--process NUMBER --addresses ADDRESS ADDRESS]
 
-Verdicts go to `TOPIC-verdicts`, dead letters to `TOPIC-dead-letters`. It stops on SIGTERM, or with `--drain` where the
-topic ends. The recovery store is there already, for all processes of the cluster.
+It reads text from `events`, or with `--questions` verdicts from `questions`, and stops on SIGTERM, or with `--drain`
+where the topic ends. Topics and the recovery store, of all processes of the cluster, are there already.
 """
 
 import signal
@@ -16,6 +16,7 @@ from typing import Any
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
+from central.topics import Names
 from dataflows.backoff import Backoff
 from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.courier import CourierSink, Limits
@@ -23,6 +24,7 @@ from dataflows.connectors.kafka import Cluster
 from dataflows.connectors.kafka_publisher import KafkaCarrier, Publishing, id_of, reason_of
 from dataflows.connectors.kafka_source import Consuming, KafkaSource
 from dataflows.observer import Unobserved
+from dataflows.operators.decode import Reading
 from dataflows.operators.repeats import Repeats
 from dataflows.triage import Outlet, triage
 from models.classifier import Classifier, Current
@@ -36,13 +38,15 @@ SLOTS = 4
 _LIMITS = Limits(backoff=Backoff(first_s=0.05, most_s=0.5), patience_s=0.5)
 
 
-def main(folder: Path, brokers: str, topic: str, process: int, addresses: list[str], *, drain: bool) -> None:
+def main(
+    folder: Path, brokers: str, names: Names, process: int, addresses: list[str], *, questions: bool, drain: bool
+) -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     cluster, processes = Cluster(brokers=brokers), max(1, len(addresses))
 
-    def to(name: str, **more: Any) -> CourierSink[Any]:
-        publishing = Publishing(cluster=cluster, topic=f"{topic}-{name}", key_of=id_of, stall_s=5.0, **more)
+    def to(name: str, topic: str, **more: Any) -> CourierSink[Any]:
+        publishing = Publishing(cluster=cluster, topic=topic, key_of=id_of, stall_s=5.0, **more)
         return CourierSink(
             name,
             lambda: KafkaCarrier(publishing),
@@ -56,8 +60,8 @@ def main(folder: Path, brokers: str, topic: str, process: int, addresses: list[s
 
     consuming = Consuming(
         cluster=cluster,
-        topic=topic,
-        group=topic,
+        topic=names.questions if questions else names.events,
+        group=names.prefix,
         name="events",
         slots=SLOTS,
         process=process,
@@ -70,9 +74,9 @@ def main(folder: Path, brokers: str, topic: str, process: int, addresses: list[s
         KafkaSource(consuming, stop, drain=drain),
         classifier,
         Current(Policy()),
-        [Outlet("verdicts", to("verdicts"))],
-        to("dead-letters", headers_of=reason_of),
-        readings={},
+        [Outlet("verdicts", to("verdicts", names.verdicts))],
+        to("dead-letters", names.dead_letters, headers_of=reason_of),
+        readings={"events": Reading(kind="questions")} if questions else {},
         repeats=Repeats(),
         cache=VerdictCache(b"secret"),
         window_events=50,
@@ -93,9 +97,18 @@ if __name__ == "__main__":
     parser = ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("brokers")
-    parser.add_argument("topic")
+    parser.add_argument("prefix")
+    parser.add_argument("--questions", action="store_true")
     parser.add_argument("--drain", action="store_true")
     parser.add_argument("--process", type=int, default=0)
     parser.add_argument("--addresses", nargs="*", default=[])
     given = parser.parse_args()
-    main(given.folder, given.brokers, given.topic, given.process, given.addresses, drain=given.drain)
+    main(
+        given.folder,
+        given.brokers,
+        Names(given.prefix),
+        given.process,
+        given.addresses,
+        questions=given.questions,
+        drain=given.drain,
+    )

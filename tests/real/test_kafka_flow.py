@@ -1,5 +1,6 @@
 """The flow with Kafka at both ends: killed at any moment, alone and in a cluster, while its broker comes and goes."""
 
+import os
 import re
 import signal
 import subprocess
@@ -17,10 +18,14 @@ from confluent_kafka import Producer
 
 from central.java_server import free_port
 from central.local_kafka import LocalKafka
+from central.topics import Names, create, declared
+from dataflows.connectors.kafka import Cluster
 from models.contracts.event import DeadLetter
-from models.contracts.verdict import Verdict
-from models.contracts.wire import decode_dead_letter, decode_verdict
+from models.contracts.verdict import CENTRAL, Verdict
+from models.contracts.wire import decode_dead_letter, decode_verdict, encode
+from tests.fakes.verdicts import verdict
 from tests.real.kafka import Record, read_all
+from tests.real.kafka_header import produce_with_header
 
 SEED = 20260131
 PARTITIONS = 4
@@ -29,12 +34,11 @@ BLANK_EVERY = 97
 
 
 class Flow:
-    """The flow over one topic, in processes that are started and ended."""
+    """The flow over topics of its own, in processes that are started and ended."""
 
-    def __init__(self, kafka: LocalKafka, topic: str, folder: Path) -> None:
-        self.kafka, self.topic, self.folder = kafka, topic, folder
-        for name in (topic, f"{topic}-verdicts", f"{topic}-dead-letters"):
-            kafka.make_topic(name, partitions=PARTITIONS)
+    def __init__(self, kafka: LocalKafka, prefix: str, folder: Path) -> None:
+        self.kafka, self.names, self.folder = kafka, Names(prefix), folder
+        create(Cluster(brokers=kafka.brokers), declared(prefix, partitions=PARTITIONS))
         (folder / "recovery").mkdir()
         init_db_dir(folder / "recovery", 2)
 
@@ -43,7 +47,7 @@ class Flow:
         producer = Producer({"bootstrap.servers": self.kafka.brokers, "log_level": 0})
         for number in numbers:
             text = b" " * number if number % BLANK_EVERY == 0 else b"event %d" % number
-            producer.produce(self.topic, text, b"key %d" % number, headers=[("number", b"%d" % number)])
+            producer.produce(self.names.events, text, b"key %d" % number, headers=[("number", b"%d" % number)])
         assert producer.flush(WITHIN_S) == 0
 
     @contextmanager
@@ -55,8 +59,8 @@ class Flow:
 
     @contextmanager
     def _process(self, number: int, addresses: list[str], *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-        command = [sys.executable, "-m", "tests.flows.kafka_process", str(self.folder), self.kafka.brokers, self.topic]
-        command += [*options, "--process", str(number), "--addresses", *addresses]
+        command = [sys.executable, "-m", "tests.flows.kafka_process", str(self.folder), self.kafka.brokers]
+        command += [self.names.prefix, *options, "--process", str(number), "--addresses", *addresses]
         with self.log(number).open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -72,20 +76,20 @@ class Flow:
         """Return which slots a process has read."""
         return set(re.findall(r"slot=(\d+)", self.log(number).read_text()))
 
-    def drained(self, processes: int = 1) -> None:
-        with self.running(processes, "--drain") as started:
+    def drained(self, processes: int = 1, *options: str) -> None:
+        with self.running(processes, "--drain", *options) as started:
             for number, process in enumerate(started):
                 assert process.wait(WITHIN_S) == 0, self.log(number).read_text()
 
     def verdicts(self) -> list[tuple[Record, Verdict]]:
-        return [(record, decode_verdict(record.value)) for record in read_all(self.kafka, f"{self.topic}-verdicts")]
+        return [(record, decode_verdict(record.value)) for record in read_all(self.kafka, self.names.verdicts)]
 
     def letters(self) -> list[tuple[Record, DeadLetter]]:
-        found = read_all(self.kafka, f"{self.topic}-dead-letters")
+        found = read_all(self.kafka, self.names.dead_letters)
         return [(record, decode_dead_letter(record.value)) for record in found]
 
     def has(self, verdicts: int) -> Callable[[], bool]:
-        return lambda: len({record.key for record in read_all(self.kafka, f"{self.topic}-verdicts")}) >= verdicts
+        return lambda: len({record.key for record in read_all(self.kafka, self.names.verdicts)}) >= verdicts
 
 
 @pytest.fixture
@@ -103,9 +107,9 @@ def until(true: Callable[[], bool], what: str) -> None:
 def require_all(flow: Flow, count: int) -> None:
     """See that every event has one verdict or one dead letter; what a crash repeated says the same again."""
     said: dict[tuple[str, int], set[tuple[int, str, str, str]]] = defaultdict(set)
-    for record, verdict in flow.verdicts():
-        assert record.key == verdict.id.encode()
-        said[verdict.id, verdict.revision].add((record.partition, verdict.text, verdict.label, verdict.route))
+    for record, found in flow.verdicts():
+        assert record.key == found.id.encode()
+        said[found.id, found.revision].add((record.partition, found.text, found.label, found.route))
     assert all(len(each) == 1 for each in said.values())
     texts = sorted(text for ((_, text, _, _),) in said.values())
     assert texts == sorted(f"event {number}" for number in range(count) if number % BLANK_EVERY)
@@ -115,7 +119,8 @@ def require_all(flow: Flow, count: int) -> None:
     assert sorted(letter.raw for _, letter in buried.values()) == [b" " * number for number in blanks]
     for record, letter in buried.values():
         number = b"%d" % len(letter.raw)
-        assert (letter.key, letter.headers, letter.topic) == (b"key " + number, (("number", number),), flow.topic)
+        assert (letter.key, letter.headers) == (b"key " + number, (("number", number),))
+        assert letter.topic == flow.names.events
         assert record.headers == (("reason", b"empty"), ("source", b"events"))
 
 
@@ -170,3 +175,34 @@ def test_two_processes_share_the_partitions_and_where_one_is_killed_the_other_en
     count += 500
     flow.drained(2)
     require_all(flow, count)
+
+
+def test_what_is_not_ours_too_large_or_of_a_newer_schema_becomes_a_dead_letter_whole_and_the_rest_goes_on(
+    flow: Flow,
+) -> None:
+    topic = flow.names.questions
+    records: dict[bytes, bytes | None] = {
+        b"newer": encode(verdict(id="newer")).replace(b"verdict/1", b"verdict/2"),
+        b"noise": b"\xff\x00 nothing of the kind",
+        b"large": os.urandom(900_000),
+        b"empty": b"",
+        b"null": None,
+        b"question": encode(verdict(id="question", text="event 1", route="escalated", gateway="gw-1")),
+    }
+    producer = Producer({"bootstrap.servers": flow.kafka.brokers, "log_level": 0})
+    for key, value in records.items():
+        producer.produce(topic, value, key, headers=[("trace", b"\x00\xff"), ("none", None)])
+    assert producer.flush(WITHIN_S) == 0
+    produce_with_header(flow.kafka.brokers, topic, b"odd", b"caf\xe9", b"value")
+    flow.drained(1, "--questions")
+
+    ((_, answer),) = flow.verdicts()
+    assert (answer.id, answer.gateway, answer.revision) == ("question", "gw-1", CENTRAL)
+    letters = {letter.key: letter for _, letter in flow.letters()}
+    assert {key: letter.raw for key, letter in letters.items()} == {
+        key: value or b"" for key, value in records.items() if key != b"question"
+    } | {b"odd": b"odd"}
+    assert {letter.reason for letter in letters.values()} == {"not-a-verdict"}
+    assert letters[b"newer"].headers == (("trace", b"\x00\xff"), ("none", b""))
+    ((name, shown),) = letters[b"odd"].headers
+    assert (name, b"value" in shown) == ("headers-not-utf-8", True)

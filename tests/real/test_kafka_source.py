@@ -85,6 +85,41 @@ def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) ->
     assert sorted(number for mine in found for number in mine) == list(range(30))
 
 
+def test_the_processes_of_a_cluster_share_the_slots_and_none_of_them_may_be_idle(kafka: LocalKafka, topic: str) -> None:
+    def of(process: int, processes: int) -> list[str]:
+        shared = consuming(kafka, topic, slots=4, process=process, processes=processes)
+        return KafkaSource(shared, Event()).list_parts()
+
+    assert of(0, 1) == ["slot-0", "slot-1", "slot-2", "slot-3"]
+    assert [of(process, 3) for process in range(3)] == [["slot-0", "slot-3"], ["slot-1"], ["slot-2"]]
+    with pytest.raises(ConfigError, match="found 4 slots for 5 processes"):
+        of(0, 5)
+
+
+def test_keys_and_headers_come_along_where_there_are_any(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    producer = Producer({"bootstrap.servers": kafka.brokers, "log_level": 0})
+    producer.produce(topic, b"bare")
+    with slot(consuming(kafka, topic), drain=False) as partition:
+        assert producer.flush(WITHIN_S) == 0
+        (bare,) = read_batches(partition)
+        producer.produce(topic, b"keyed", b"\xff", headers=[("a", b"\x00"), ("a", b"2"), ("none", None)])
+        producer.produce(topic, None, b"taken back")
+        assert producer.flush(WITHIN_S) == 0
+        (whole,) = read_batches(partition)
+
+    assert (bare.records, bare.topics, bare.keys, bare.headers) == ([b"bare"], [topic], [], [])
+    assert (whole.records, whole.keys) == ([b"keyed", b""], [b"\xff", b"taken back"])
+    assert whole.headers == [(("a", b"\x00"), ("a", b"2"), ("none", b"")), ()]
+
+
+def read_batches(partition: KafkaSlot) -> list[Batch]:
+    deadline = monotonic() + WITHIN_S
+    while not (found := partition.next_batch()):
+        assert monotonic() < deadline
+    return found
+
+
 def test_reading_goes_on_where_the_last_epoch_ended(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic)
     produce(kafka, topic, range(100))
@@ -160,6 +195,41 @@ def test_where_records_are_gone_and_nobody_chose_the_flow_stops(kafka: LocalKafk
         pytest.raises(ConfigError, match="offset 10 is not there, 60 to 100 are; set `gone`"),
     ):
         read(partition)
+
+
+def test_a_gap_is_crossed_when_the_broker_is_back_that_went_away_beside_it(kafka: LocalKafka, topic: str) -> None:
+    kept = with_a_gap(kafka, topic)
+    with slot(consuming(kafka, topic, gone="oldest"), kept, drain=False) as partition:
+        crossing, partition._cross_gaps = partition._cross_gaps, lambda: None  # type: ignore[method-assign]
+        deadline = monotonic() + WITHIN_S
+        while not partition._gaps:
+            assert partition.next_batch() == []
+            assert monotonic() < deadline
+        partition._cross_gaps = crossing  # type: ignore[method-assign]
+        kafka.stop(signal.SIGKILL)
+        assert partition.next_batch() == []
+        kafka.start()
+
+        assert numbers(read(partition, 40)) == list(range(60, 100))
+
+
+def test_what_retention_deletes_before_it_is_read_is_a_gap(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic, retention_ms="200", segment_ms="200")
+    produce(kafka, topic, range(10))
+    with slot(consuming(kafka, topic, gone="oldest"), drain=False) as partition:
+        assert numbers(read(partition, 10)) == list(range(10))
+        kept = partition.snapshot()
+    produce(kafka, topic, range(10, 60))
+    consumer = Consumer({"bootstrap.servers": kafka.brokers, "group.id": "tests", "log_level": 0})
+    deadline = monotonic() + WITHIN_S
+    while consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=WITHIN_S)[0] < 60:
+        assert monotonic() < deadline
+    consumer.close()
+    with slot(consuming(kafka, topic), kept) as partition, pytest.raises(ConfigError, match="offset 10 is not there"):
+        read(partition)
+    with slot(consuming(kafka, topic, gone="oldest"), kept, drain=False) as partition:
+        produce(kafka, topic, range(60, 70))
+        assert numbers(read(partition, 10)) == list(range(60, 70))
 
 
 def with_a_gap(kafka: LocalKafka, topic: str) -> Offsets:

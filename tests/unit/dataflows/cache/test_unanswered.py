@@ -55,12 +55,15 @@ def test_an_audit_that_nobody_answers_is_no_audit() -> None:
 
 def test_an_event_in_doubt_stays_in_doubt_until_somebody_answers() -> None:
     engine = Engine()
-    answering = Answering(engine, ask_first=1, audit_rate=0.0)
+    answering = Answering(lambda text: CRITICAL if "10002" in text else engine.opinion, ask_first=1)
     answering.say("job 10000 ended", "job 10001 ended")
     answering.rule(audit_rate=1.0)
-    asked_in_vain = [CRITICAL, NOBODY]  # the audit disagrees, and then nobody is there to say what is right
-    engine_says = iter(asked_in_vain)
-    answering.classifier.answer = lambda _: next(engine_says)  # type: ignore[method-assign]
-    answering.say("job 10002 ended")
+    engine.opinion = NOBODY
+    answering.say("job 10002 ended")  # the audit disagrees, and nobody is there to say what 10001 should have been
 
     assert [recent.event.body for recent in answering.cache.doubted] == ["job 10001 ended"]
+
+    engine.opinion = CRITICAL
+    _, taken_back = answering.window("door opened")
+    assert (taken_back.text, taken_back.label, taken_back.revision) == ("job 10001 ended", "critical", 1)
+    assert answering.cache.doubted == []
