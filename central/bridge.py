@@ -33,6 +33,7 @@ from models.contracts.event import DeadLetter
 
 _AT_ONCE = 32  # messages of gateways on their way into Kafka: some MiB
 _TURN_S = 0.2
+_GLANCE_S = 0.01
 _TICK_S = 0.25
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _STALL_S = 10.0  # without a word of Kafka's
@@ -161,7 +162,7 @@ def hand_out(bridge: Bridge, stop: Event) -> None:
         log.info("bridge_hands_out", broker=f"{bridge.host}:{bridge.port}", brokers=bridge.cluster.brokers)
         try:
             while not stop.is_set():
-                for request in requests.take(0 if waiting else _TURN_S):
+                for request in requests.take(_GLANCE_S if waiting else _TURN_S):
                     waiting.add(request)
                 if waiting:
                     for request, answer in waiting.learn(reader.read(waiting.start(), _TURN_S)):

@@ -25,6 +25,7 @@ from dataflows.connectors.uplink import (
 from models.contracts.errors import InputError
 from models.contracts.verdict import CENTRAL
 
+_SERVED_S = 1.0  # how long a gateway that got something is expected to be back
 _MOST_WAITING = 10_000  # gateways; one more is answered at once, and asks again
 
 log = structlog.get_logger()
@@ -54,12 +55,18 @@ class _Waiting(Struct):
     since: float
 
 
+class _Served(Struct):
+    have: Offsets
+    until: float
+
+
 class Waiting:
     """Gateways that have asked and are not answered yet. No I/O."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._by_gateway: dict[str, _Waiting] = {}
+        self._served: dict[str, _Served] = {}  # they ask again in a moment, for what comes next
 
     def __bool__(self) -> bool:
         return bool(self._by_gateway)
@@ -74,12 +81,15 @@ class Waiting:
         is_crowded = len(self._by_gateway) >= _MOST_WAITING
         since = self._clock() - HOLD_S if is_crowded else self._clock()
         self._by_gateway[request.gateway] = _Waiting(request, have, since)
+        self._served.pop(request.gateway, None)
 
     def start(self) -> Offsets:
-        """Return from where on somebody wants to know."""
-        waiting = [each.have for each in self._by_gateway.values()]
-        partitions = set().union(*waiting)
-        return {partition: min(have.get(partition, 0) for have in waiting) for partition in partitions}
+        """Return from where on somebody wants to know, or will in a moment."""
+        now = self._clock()
+        self._served = {gateway: each for gateway, each in self._served.items() if each.until > now}
+        wanted = [each.have for each in (*self._by_gateway.values(), *self._served.values())]
+        partitions = set().union(*wanted)
+        return {partition: min(have.get(partition, 0) for have in wanted) for partition in partitions}
 
     def learn(self, stretch: Stretch) -> Iterator[tuple[Request, bytes]]:
         """Take what follows from `start` on; yield the answers that this makes, and those that have waited long."""
@@ -99,6 +109,8 @@ class Waiting:
 
     def _answer(self, gateway: str, lines: Sequence[bytes]) -> tuple[Request, bytes]:
         waiting = self._by_gateway.pop(gateway)
+        if lines:
+            self._served[gateway] = _Served(waiting.have, self._clock() + _SERVED_S)
         return waiting.request, encode_answers(waiting.have, lines)
 
 

@@ -1,12 +1,19 @@
 """Examines a centre before it runs: everything that its configuration names, in words, with what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from time import time
 
 from central import topics
 from central.config import Config, read_config
+from central.deliveries import index, warehouse
 from central.engine import open_engine
-from central.wiring import cluster_of
+from central.lookups import source_of
+from central.outlets import search_cluster
+from central.queue.store import Store
+from central.wiring import bridge_of, cluster_of, queue_url, warehouse_url
+from dataflows.connectors.mqtt_connection import Connection, translated
 from dataflows.running.findings import Finding, show
 from dataflows.running.policy import policy_in_force
 from models.contracts.errors import HeadwaterError
@@ -31,6 +38,13 @@ def examine(config: Config, create: bool, grow: bool) -> Iterator[Finding]:  # n
     """Yield what was found, part by part; nothing that is running is disturbed."""
     yield from _engine(config)
     yield from _topics(config, create, grow)
+    yield from _asked("mqtt", lambda: _broker(config))
+    yield from _asked("queue", lambda: _queue(config))
+    yield from _asked("warehouse", lambda: warehouse.examine(warehouse_url(config)))
+    if config.deliver.index is not None:
+        wanted = config.deliver.index
+        yield from _asked("index", lambda: index.examine(search_cluster(wanted)))
+    yield from _lookups(config)
 
 
 def _engine(config: Config) -> Iterator[Finding]:
@@ -60,6 +74,40 @@ def _topics(config: Config, create: bool, grow: bool) -> Iterator[Finding]:  # n
         yield from (_about(found) for found in topics.examine(cluster, declared))
     except HeadwaterError as error:
         yield Finding("kafka", "problem", str(error))
+
+
+def _asked(part: str, look: Callable[[], Finding]) -> Iterator[Finding]:
+    try:
+        yield look()
+    except HeadwaterError as error:
+        yield Finding(part, "problem", str(error))
+
+
+def _broker(config: Config) -> Finding:
+    bridge = bridge_of(config)
+    broker = bridge.broker("check")
+    with translated(broker, "gateways keep what they have for us"), closing(Connection(broker)) as connection:
+        connection.open()
+    return Finding("mqtt", "ok", f"{bridge.host}:{bridge.port}: lets us in")
+
+
+def _queue(config: Config) -> Finding:
+    with closing(Store(queue_url(config))) as store:
+        counts = store.counts(int(time() * 1000))
+    return Finding("queue", "ok", f"{store.name}: {counts.waiting} wait, {counts.claimed} are claimed")
+
+
+def _lookups(config: Config) -> Iterator[Finding]:
+    for section in config.lookups:
+        part = f"lookup {section.name}"
+        try:
+            source = source_of(section, cluster_of(config))
+            with closing(source):
+                table = source.read()
+        except HeadwaterError as error:
+            yield Finding(part, "problem", str(error))
+        else:
+            yield Finding(part, "ok", "nothing new" if table is None else f"{len(table)} rows")
 
 
 def _about(found: topics.Finding) -> Finding:

@@ -151,8 +151,8 @@ def ask(path: Path | None, sql: str, *, as_json: bool) -> None:
     `verdicts` has what stands, one row per event; `history` all that was said; `escalations` the gateway's doubtful
     verdict beside the centre's; `answers` what people said beside it. A terminal gets a table, a pipe lines with tabs.
 
-    Exits 0 when it has answered, 1 where the query or the warehouse does not let it, 2 where the configuration cannot be
-    used.
+    Exits 0 when it has answered, 1 where the query or the warehouse does not let it, 2 where the configuration cannot
+    be used.
 
     \b
     Examples:

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from central.queue.item import Item
-from central.queue.view import visible, whole
+from central.queue.view import whole
+from central.visible import visible
 
 _SKIP, _QUIT = "s", "q"
 

@@ -15,7 +15,8 @@ from central.queue.asking import Given, ask_about, go_through
 from central.queue.desk import Publisher, QueueDesk, QueueSettings, now_ms
 from central.queue.item import Item, answer_of
 from central.queue.store import VIEWS, Store, View, Wanted
-from central.queue.view import ascii_line, fields, json_line, standing, table, visible, whole
+from central.queue.view import ascii_line, fields, json_line, standing, table, whole
+from central.visible import visible
 from dataflows.running.commands import ListByDefault
 from models.contracts.answer import LONGEST_NOTE, Kind
 from models.contracts.errors import InputError

@@ -78,9 +78,7 @@ class Database:
             self._migrate()
         except OSError as error:
             self.close()
-            raise UnavailableError(
-                f"{self.name}: {error.strerror or error}; the queue cannot be kept there"
-            ) from error
+            raise UnavailableError(f"{self.name}: {error.strerror or error}; the queue cannot be kept there") from error
         except UnavailableError:
             self.close()
             raise

@@ -109,7 +109,7 @@ def read(payload: bytes) -> Asking | Settling | None:
     kind: Kind = "incident" if isinstance(record, Incident) else "event"
     asks = record.state != "withdrawn" if isinstance(record, Incident) else record.route == "review"
     if not asks:
-        return Settling(record.id, kind, record.revision) if True else None
+        return Settling(record.id, kind, record.revision) if record.revision else None
     verdict = _gravest(record) if isinstance(record, Incident) else record
     return Asking(
         record.id,

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from central.queue.item import Item, State, labels_of
 from central.queue.store import Counts
+from central.visible import visible
 from models.contracts.verdict import Verdict
 
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999, beyond which Python has no dates
@@ -26,14 +27,6 @@ _FIGURES = {"sure", "waits"}
 _FIELDS = ("id", "kind", "state", "label", "confidence", "waits_s", "source", "gateway", "claimed_by", "answer", "text")
 _STYLES: dict[State, str] = {"waiting": "yellow", "claimed": "cyan", "answered": "green", "superseded": "dim"}
 _OF_THE_DATABASE = ("record", "settled", "published_at_ms", "unpublishable")
-
-
-def visible(text: str) -> str:
-    r"""Return a text that a stranger wrote as a terminal may show it: what cannot be printed becomes its escape.
-
-    An escape sequence reads `\x1b[2J`, and a line end `\n`; so nothing steers the terminal or breaks a line.
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def table(items: Sequence[Item], now_ms: int) -> Table:

@@ -18,7 +18,6 @@ _ASK_WITHIN_S = 5.0
 _LOOK_EVERY_S = 30.0  # for new partitions
 _AHEAD_KIB = 4096  # what librdkafka fetches ahead of us; more is lost at every change of place
 _HELD_BYTES = 8 << 20
-_LINGER_S = 1.0
 _NO_GROUP = "headwater-offsets"  # a client must name one; nothing is ever committed to it
 _SESSION_MS = 10_000
 _OUTAGES = (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001
@@ -131,7 +130,6 @@ class OffsetReader(_Consumer):
         self._held_bytes = 0
         self._from: dict[int, int] = {}  # of each partition, where what is held begins
         self._at: dict[int, int] = {}  # and where it ends
-        self._ahead_since = 0.0  # what was wanted last is beyond that; 0 while it is not
         self._partitions: list[int] = []
         self._look_at = 0.0
 
@@ -155,18 +153,13 @@ class OffsetReader(_Consumer):
         return Stretch(records, dict(self._at), anew)
 
     def _is_elsewhere(self, wanted: dict[int, int]) -> bool:
-        if wanted.keys() != self._at.keys() or any(wanted[each] < self._from[each] for each in wanted):
+        if wanted.keys() != self._at.keys():
             return True
-        if all(wanted[each] <= self._at[each] for each in wanted):
-            self._ahead_since = 0.0
-            return False
-        # Who was behind the others has his answer and asks again in a moment: then it goes on here.
-        self._ahead_since = self._ahead_since or monotonic()
-        return monotonic() - self._ahead_since > _LINGER_S
+        return any(not self._from[partition] <= at <= self._at[partition] for partition, at in wanted.items())
 
     def _go_to(self, wanted: dict[int, int]) -> None:
         self._consumer.assign([TopicPartition(self._topic, partition, at) for partition, at in wanted.items()])
-        self._from, self._at, self._ahead_since = dict(wanted), dict(wanted), 0.0
+        self._from, self._at = dict(wanted), dict(wanted)
         self._held.clear()
         self._held_bytes = 0
 

@@ -246,7 +246,8 @@ def of_many_who_answer_at_once_one_does(store: Store) -> None:
     def answer(by: str) -> str:
         try:
             return store.answer(item_id, by, "benign", NOW).answered_by or ""
-        except UnavailableError:
+        except UnavailableError as error:
+            assert "answered `benign`" in str(error)  # it waited for its turn, and found that it was too late
             return ""
 
     with ThreadPoolExecutor(HANDS) as hands:

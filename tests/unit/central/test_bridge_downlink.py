@@ -109,6 +109,19 @@ def test_a_gateway_is_answered_when_there_is_something_and_the_others_wait() -> 
     assert waiting
 
 
+def test_a_gateway_that_got_a_part_is_waited_for_a_moment_so_that_nobody_has_to_go_back_for_it() -> None:
+    clock = Clock()
+    waiting = Waiting(clock)
+    waiting.add(request("late", {0: 0}))
+    waiting.add(request("gw", {0: 9}))
+    long = b"x" * (MESSAGE_BYTES // 2 + 1)
+    list(waiting.learn(stretch(record(1, "late", value=long), record(2, "late", value=long), at={0: 9})))
+    assert waiting.start() == {0: 2}
+
+    clock.now_s += 1.0
+    assert waiting.start() == {0: 9}
+
+
 def test_a_gateway_that_has_waited_long_is_told_how_far_it_may_go_on() -> None:
     clock = Clock()
     waiting = Waiting(clock)

@@ -72,7 +72,7 @@ def test_a_database_that_is_away_is_an_outage_and_the_next_delivery_finds_it_bac
     path: Path, carrier: QueueCarrier
 ) -> None:
     path.mkdir()
-    with pytest.raises(UnavailableError, match="Is a directory"):
+    with pytest.raises(UnavailableError, match="unable to open database file"):
         carrier.deliver([wire.encode(waiting(id="o.1"))])
     path.rmdir()
 

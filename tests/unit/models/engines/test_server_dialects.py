@@ -1,0 +1,128 @@
+"""What servers answer, and what is no answer."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from models.contracts.errors import ConfigError, UntrustedError
+from models.engines.server_dialects import LlamaDialect, Served, VllmDialect, read_text, served
+
+MODEL = Served(id="tiny", owned_by="vllm", max_model_len=512)
+VLLM = VllmDialect(MODEL, b'{"added_tokens_decoder": {"7": "<|im_end|>"}, "chat_template": "T"}')
+LLAMA = LlamaDialect(MODEL, b'{"default_generation_settings": {"n_ctx": 256}, "chat_template": ""}')
+
+
+def models(*listed: dict[str, object]) -> bytes:
+    return json.dumps({"object": "list", "data": listed}).encode()
+
+
+def vllm_said(**top: float) -> bytes:
+    return json.dumps({"choices": [{"text": "x", "logprobs": {"top_logprobs": [top]}}]}).encode()
+
+
+def llama_said(*told: tuple[int, float]) -> bytes:
+    top = [{"id": token, "logprob": math.log(share), "token": "x", "bytes": [120]} for token, share in told]
+    return json.dumps({"choices": [{"text": "x", "logprobs": {"content": [{"id": 1, "top_logprobs": top}]}}]}).encode()
+
+
+def test_the_only_model_is_taken_and_another_one_by_its_name() -> None:
+    one = {"id": "a", "owned_by": "vllm", "max_model_len": 9}
+    other = {"id": "b", "owned_by": "llamacpp"}
+
+    assert served(models(one), "", "http://x") == Served("a", "vllm", 9)
+    assert served(models(one, other), "b", "http://x") == Served("b", "llamacpp", 0)
+
+
+@pytest.mark.parametrize("wanted", ["", "c"])
+def test_a_model_that_is_not_there_or_not_the_only_one_is_the_operators_to_name(wanted: str) -> None:
+    with pytest.raises(ConfigError, match=r"http://x: there is .*\['a', 'b'\]; set `model`"):
+        served(models({"id": "a", "owned_by": "vllm"}, {"id": "b", "owned_by": "vllm"}), wanted, "http://x")
+
+
+def test_a_server_that_does_not_tell_its_tokens_is_refused() -> None:
+    with pytest.raises(UntrustedError, match="is a server of `somebody`"):
+        served(models({"id": "a", "owned_by": "somebody"}), "", "http://x")
+
+
+@pytest.mark.parametrize("reply", [b"", b"<html>", b"[]", b"{}", b'{"data": 3}', b"\xff", b"[" * 100_000])
+def test_a_list_of_models_that_is_none_is_refused(reply: bytes) -> None:
+    with pytest.raises(UntrustedError, match="the server's list of models"):
+        served(reply, "", "http://x")
+
+
+def test_vllm_is_asked_about_exactly_the_answers_at_temperature_zero() -> None:
+    request = VLLM.labels([1, 2], [5, 9])
+
+    assert request.path == "/v1/completions"
+    assert json.loads(request.body) == {
+        "model": "tiny",
+        "prompt": [1, 2],
+        "temperature": 0,
+        "max_tokens": 1,
+        "logprobs": 1,
+        "logprob_token_ids": [5, 9],
+        "return_tokens_as_token_ids": True,
+    }
+    assert VLLM.read_labels(vllm_said(**{"token_id:3": -0.1, "token_id:9": -4.0, "token_id:5": -2.5}), [5, 9]).tolist() == [-2.5, -4.0]
+
+
+def test_llama_server_is_asked_for_the_most_probable_tokens_and_for_no_fewer_than_there_are_answers() -> None:
+    assert json.loads(LLAMA.labels([1], [5, 9]).body)["logprobs"] == 100
+    assert json.loads(LLAMA.labels([1], range(300)).body)["logprobs"] == 300
+    assert LLAMA.read_labels(llama_said((9, 0.5), (5, 0.25)), [5, 9]).tolist() == np.log([0.25, 0.5]).tolist()
+
+
+def test_a_label_that_llama_server_does_not_tell_of_gets_the_most_that_it_can_have() -> None:
+    told_little = llama_said((9, 0.5), (5, 0.2))
+    told_nearly_all = llama_said((9, 0.9), (5, 0.05))
+
+    # Not more than the least probable one that was told, nor more than is left.
+    assert np.exp(LLAMA.read_labels(told_little, [9, 7])).tolist() == pytest.approx([0.5, 0.2])
+    assert np.exp(LLAMA.read_labels(told_nearly_all, [9, 7])).tolist() == pytest.approx([0.9, 0.05])
+    assert np.exp(LLAMA.read_labels(llama_said((9, 0.99)), [9, 7])).tolist() == pytest.approx([0.99, 0.01])
+
+
+def test_where_no_label_is_told_all_are_as_probable() -> None:
+    logs = LLAMA.read_labels(llama_said((1, 0.6), (2, 0.3)), [5, 7, 9])
+
+    assert len(set(logs.tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"null",
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": [{"text": "a"}, {"text": "b"}]}',
+        b'{"choices": [{"text": "x"}]}',
+        b'{"choices": [{"text": "x", "logprobs": "many"}]}',
+        b'{"choices": [{"text": "x", "logprobs": {"top_logprobs": []}}]}',
+        b'{"choices": [{"text": "x", "logprobs": {"content": []}}]}',
+        vllm_said(**{"token_id:5": -1.0}),
+        vllm_said(**{"token_id:5": -0.1, "token_id:9": -0.1}),
+        vllm_said(**{"token_id:5": 3.0, "token_id:9": -0.1}),
+        b'{"choices": [{"logprobs": {"top_logprobs": [{"token_id:5": NaN, "token_id:9": -1}]}}]}',
+        b'{"choices": [{"logprobs": {"top_logprobs": [{"token_id:5": -1e999, "token_id:9": -1}]}}]}',
+        llama_said((5, 0.9), (9, 0.8)),
+        b'{"choices": [{"logprobs": {"content": [{"top_logprobs": [{"id": 5}]}]}}]}',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dialect", [VLLM, LLAMA], ids=["vllm", "llama"])
+def test_an_answer_that_is_none_is_refused(dialect: VllmDialect | LlamaDialect, reply: bytes) -> None:
+    with pytest.raises(UntrustedError):
+        dialect.read_labels(reply, [5, 9])
+
+
+@pytest.mark.parametrize("reply", [b'{"choices": [{"text": 3}]}', b'{"choices": 3}', b"text"])
+def test_a_text_that_is_none_is_refused(reply: bytes) -> None:
+    with pytest.raises(UntrustedError):
+        read_text(reply)
+
+
+def test_tokens_without_their_spellings_are_refused() -> None:
+    with pytest.raises(UntrustedError, match="2 tokens written in 1 ways"):
+        VLLM.tokeniser(lambda _: b'{"tokens": [1, 2], "token_strs": ["a"]}')
