@@ -87,7 +87,7 @@ class Waiting:
         """Return from where on somebody wants to know, or will in a moment."""
         now = self._clock()
         self._served = {gateway: each for gateway, each in self._served.items() if each.until > now}
-        wanted = [each.have for each in (*self._by_gateway.values(), *self._served.values())]
+        wanted = [each.have for each in self._by_gateway.values()] + [each.have for each in self._served.values()]
         partitions = set().union(*wanted)
         return {partition: min(have.get(partition, 0) for have in wanted) for partition in partitions}
 

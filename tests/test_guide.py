@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from central import config as central
 from dataflows import sections
 from dataflows.running.meters import Meters
 from dataflows.running.operations import OperationsServer
@@ -41,9 +42,26 @@ SECTIONS: dict[str, tuple[type[msgspec.Struct], set[str]]] = {
 }
 
 
-def documented(heading: str) -> dict[str, str]:
+CENTRAL_GUIDE = (ROOT / "docs" / "guides" / "central.md").read_text(encoding="utf-8")
+CENTRAL_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "`[centre]`": central.Centre,
+    "`[kafka]`": central.Kafka,
+    "`[mqtt]`": central.Mqtt,
+    "`[engine]` of kind `release`": central.ReleaseEngine,
+    "`[engine]` of kind `vllm`": central.VllmEngine,
+    "`[engine]` of kind `openai`": central.OpenAiEngine,
+    "`[triage]`": central.Triage,
+    "`[deliver]`": central.Deliver,
+    "`[deliver.queue]`": central.Queue,
+    "`[deliver.warehouse]`": central.Warehouse,
+    "`[deliver.index]`": central.Index,
+    "`[deliver.siem]`": central.Siem,
+}
+
+
+def documented(heading: str, guide: str = GUIDE) -> dict[str, str]:
     """The keys and defaults in the table under a heading."""
-    section = GUIDE.split(f"### {heading}\n")[1].split("\n#")[0]
+    section = guide.split(f"### {heading}\n")[1].split("\n#", maxsplit=1)[0]
     return dict(re.findall(r"^\| `([a-z0-9_]+)` \| `?(.*?)`? \|", section, flags=re.MULTILINE))
 
 
@@ -56,11 +74,18 @@ def default(field: msgspec.structs.FieldInfo) -> str:
         return "required"
     if isinstance(value, CacheRules):
         return "[policy.cache]"
+    if isinstance(value, central.Queue | central.Warehouse):
+        return f"[deliver.{field.name}]"
     return "none" if value is None else msgspec.json.encode(value).decode()
 
 
 def keys(kind: type[msgspec.Struct]) -> dict[str, str]:
     return {field.name: default(field) for field in msgspec.structs.fields(kind)}
+
+
+@pytest.mark.parametrize("heading", CENTRAL_SECTIONS)
+def test_the_guide_of_the_centre_has_every_key_with_its_default(heading: str) -> None:
+    assert documented(heading, CENTRAL_GUIDE) == keys(CENTRAL_SECTIONS[heading])
 
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])

@@ -30,7 +30,7 @@ from bench.row import Row
 from central.java_server import free_port
 from central.local_kafka import LocalKafka
 from dataflows.cache.verdict_cache import VerdictCache
-from dataflows.connectors.courier import CourierSink
+from dataflows.connectors.courier import CourierSink, Limits
 from dataflows.connectors.kafka import Cluster
 from dataflows.connectors.kafka_publisher import KafkaCarrier, Publishing, id_of
 from dataflows.connectors.kafka_reader import read_whole
@@ -48,6 +48,7 @@ _TARGET = 40_000
 _RATIO = 0.9
 _RUNS = 3
 _TOGETHER = 10_000
+_PATIENCE_S = 60.0  # so that all is in the topic when the flow ends
 _EPOCH = timedelta(milliseconds=500)  # a gateway's default
 _WINDOW = 256  # likewise
 _IN = "events"
@@ -155,6 +156,7 @@ def run(folder: Path, brokers: str, out: str, process: int, addresses: list[str]
             lambda records: [wire.encode(record) for record in records],
             folder / f"{name}-{process}.backlog",
             stop=stop,
+            limits=Limits(patience_s=_PATIENCE_S),
             process=process,
             processes=processes,
         )

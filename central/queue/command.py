@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 from rich.console import Console
@@ -19,7 +19,7 @@ from central.queue.view import ascii_line, fields, json_line, standing, table, w
 from central.visible import visible
 from dataflows.running.commands import ListByDefault
 from models.contracts.answer import LONGEST_NOTE, Kind
-from models.contracts.errors import InputError
+from models.contracts.errors import InputError, UnavailableError
 
 ReadSettings = Callable[[Path | None], QueueSettings]
 """Reads the configuration at a path, or without one where it is usually."""
@@ -311,20 +311,20 @@ def answer(
 @click.command()
 @_of_centre
 @click.option(
-    "--out", type=click.File("w", encoding="ascii", atomic=True), default="-", help="Standard output without it."
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Replaced when all is written.  [default: stdout]"
 )
 @click.option("--source", default="", help="Only of this source.")
 @click.option(
     "--release", "of_release", default="", metavar="NAME", help="Only where this release had answered, by name."
 )
 @click.pass_obj
-def export(read: ReadSettings, path: Path | None, out: TextIO, source: str, of_release: str) -> None:
+def export(read: ReadSettings, path: Path | None, out: Path | None, source: str, of_release: str) -> None:
     """Write the answers on events as labelled JSON lines, the oldest first, as `quantize measure --events` reads them.
 
     What waits for a person is what models are unsure of: good to learn from, and harder to be right about than the
     stream. One file should have one task: where there are several, choose with --release.
 
-    Exits 0 when they are written, 1 where the database does not answer, 2 where the configuration cannot be used.
+    Exits 0 when they are written, 1 where the database does not answer or the disk takes no more, 2 where the configuration cannot be used.
 
     \b
     Examples:
@@ -332,14 +332,9 @@ def export(read: ReadSettings, path: Path | None, out: TextIO, source: str, of_r
       python -m central queue export --release soc-triage > answers.jsonl
       python -m quantize measure soc-triage --events answers.jsonl --group-by source
     """
-    written = 0
     with _opened(read(path)) as store:
-        for item in store.answered(now_ms()):
-            found = answer_of(item)
-            of_task = not of_release or found.release.rpartition("-")[0] == of_release
-            if item.kind == "event" and of_task and (not source or item.source == source):
-                out.write(f"{ascii_line(found)}\n")
-                written += 1
+        lines = _labelled(store, source, of_release)
+        written = _write(lines, out) if out is not None else sum(map(_print, lines))
     click.echo(f"headwater: wrote {written} answers", err=True)
 
 
@@ -373,6 +368,36 @@ def _opened(settings: QueueSettings) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def _labelled(store: Store, source: str, of_release: str) -> Iterator[str]:
+    """Yield answers on events, each a line."""
+    for item in store.answered(now_ms()):
+        found = answer_of(item)
+        of_task = not of_release or found.release.rpartition("-")[0] == of_release
+        if item.kind == "event" and of_task and (not source or item.source == source):
+            yield ascii_line(found)
+
+
+def _print(line: str) -> int:
+    click.echo(line)
+    return 1
+
+
+def _write(lines: Iterator[str], out: Path) -> int:
+    """Write lines beside the file and put them in its place: what was there stays until all is written."""
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    written = 0
+    try:
+        with unfinished.open("w", encoding="ascii") as file:
+            for written, line in enumerate(lines, start=1):  # noqa: B007 - counted
+                file.write(f"{line}\n")
+        unfinished.replace(out)
+    except OSError as error:
+        raise UnavailableError(f"{out}: {error.strerror or error}; left it as it was") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return written
 
 
 def _ask(prompt: str) -> str | None:

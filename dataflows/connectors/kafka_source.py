@@ -236,13 +236,13 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         """
         wanted, policy = self._next[partition], self._consuming.gone
         low, high = self._span(partition)
-        what = (
-            f"topic {self._consuming.topic}, partition {partition}: offset {wanted} is not there, {low} to {high} are"
-        )
-        if policy == "stop":
-            raise ConfigError(f"{what}; set `gone` to `oldest` or `newest` to go on")
-        found = low if policy == "oldest" else high
-        log.error("kafka_records_gone", reason=what, action=f"going on at {found}", lost=max(0, low - wanted))
+        found = wanted
+        if not low <= wanted <= high:  # or they are there after all: a broker that crashed may forget what was deleted
+            what = f"topic {self._consuming.topic}, partition {partition}: offset {wanted} is not there, {low} to {high} are"
+            if policy == "stop":
+                raise ConfigError(f"{what}; set `gone` to `oldest` or `newest` to go on")
+            found = low if policy == "oldest" else high
+            log.error("kafka_records_gone", reason=what, action=f"going on at {found}", lost=max(0, low - wanted))
         self._next[partition] = found
         # Not by a seek: librdkafka has let the partition go.
         place = TopicPartition(self._consuming.topic, partition, found)

@@ -78,7 +78,7 @@ class OpenAiServer:
                 verb, where, data=body, headers={"content-type": "application/json"}, allow_redirects=False
             ) as response:
                 reply = await _bounded(response, where)
-        except aiohttp.InvalidURL as error:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise ConfigError(f"{where}: is no address of a server; wanted as `http://host:port`") from error
         except aiohttp.ClientResponseError as error:
             raise UntrustedError(f"{where}: {type(error).__name__}: {error}") from error

@@ -19,6 +19,7 @@ from confluent_kafka import Producer
 from central.java_server import free_port
 from central.local_kafka import LocalKafka
 from central.topics import Names, create, declared
+from dataflows.connectors.backlog import held
 from dataflows.connectors.kafka import Cluster
 from models.contracts.event import DeadLetter
 from models.contracts.verdict import CENTRAL, Verdict
@@ -77,9 +78,20 @@ class Flow:
         return set(re.findall(r"slot=(\d+)", self.log(number).read_text()))
 
     def drained(self, processes: int = 1, *options: str) -> None:
+        """Run until all is read, and then until what could not be delivered meanwhile is."""
         with self.running(processes, "--drain", *options) as started:
             for number, process in enumerate(started):
                 assert process.wait(WITHIN_S) == 0, self.log(number).read_text()
+        if self.undelivered():
+            with self.running(processes, *options) as started:
+                until(lambda: not self.undelivered(), "the backlogs are empty")
+                for process in started:
+                    process.send_signal(signal.SIGTERM)
+                    assert process.wait(WITHIN_S) == 0
+        assert not self.undelivered()
+
+    def undelivered(self) -> int:
+        return sum(map(held, self.folder.glob("*.sqlite3")))
 
     def verdicts(self) -> list[tuple[Record, Verdict]]:
         return [(record, decode_verdict(record.value)) for record in read_all(self.kafka, self.names.verdicts)]

@@ -236,6 +236,19 @@ def test_an_export_is_what_quantize_measures_by(bench: Bench) -> None:
     )
 
 
+def test_an_export_that_cannot_be_written_leaves_what_was_there(bench: Bench) -> None:
+    bench.say("answer", "o.2", "benign")
+    out = bench.directory / "answers.jsonl"
+    out.write_text("earlier")
+    (bench.directory / "answers.jsonl.unfinished").mkdir()
+
+    done = bench.say("export", "--out", str(out))
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"headwater: {out}: Is a directory; left it as it was\n"
+    assert out.read_text() == "earlier"
+
+
 def test_stats_say_how_the_queue_stands(bench: Bench) -> None:
     bench.say("claim")
     stood = dict(lines(bench.say("stats")))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import sys
 
 from hypothesis import strategies as st
 
+from models.contracts.answer import Answer
 from models.contracts.event import DeadLetter, Event
 from models.contracts.incident import Incident
 from models.contracts.policy import ROUTES, ContextRule, Policy
@@ -69,6 +70,25 @@ verdicts = st.builds(
     replaced=st.booleans(),
     topic=maybe_text,
     context=contexts,
+)
+answers = st.builds(
+    Answer,
+    id=event_ids,
+    kind=st.sampled_from(["event", "incident"]),
+    text=texts,
+    label=names,
+    by=texts,
+    at_ms=moments,
+    note=texts,
+    revision=moments,
+    model_label=names,
+    confidence=probabilities,
+    route=st.sampled_from(ROUTES),
+    release=texts,
+    policy=numbers,
+    source=names,
+    gateway=st.none() | names,
+    cached=maybe_text,
 )
 policies = st.builds(
     Policy,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.contracts.answer import Answer
 from models.contracts.errors import ConfigError, InputError
 from models.contracts.event import DeadLetter, Event
 from models.contracts.incident import Incident
@@ -15,7 +16,9 @@ from models.contracts.release import Release
 from models.contracts.task import Task
 from models.contracts.verdict import Verdict
 from models.contracts.wire import (
+    decode_answer,
     decode_dead_letter,
+    decode_delivered,
     decode_event,
     decode_incident,
     decode_json,
@@ -25,6 +28,7 @@ from models.contracts.wire import (
     encode_lines,
 )
 from tests.unit.models.contracts.records import (
+    answers,
     dead_letters,
     events,
     incidents,
@@ -45,6 +49,16 @@ def test_an_event_is_read_back_as_it_was_written(event: Event) -> None:
 @given(verdicts)
 def test_a_verdict_is_read_back_as_it_was_written(verdict: Verdict) -> None:
     assert decode_verdict(encode(verdict)) == verdict
+
+
+@given(answers)
+def test_an_answer_is_read_back_as_it_was_written(answer: Answer) -> None:
+    assert decode_answer(encode(answer)) == answer
+
+
+@given(st.one_of(verdicts, incidents))
+def test_what_is_delivered_says_itself_what_it_is(record: Verdict | Incident) -> None:
+    assert decode_delivered(encode(record)) == record
 
 
 @given(incidents)
