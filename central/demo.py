@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from central.ask import asked
 from central.balance import ASKED, Balance, Places, balance
-from central.local import LocalCentre
+from central.local import LocalCentre, LocalGateway
 from central.queue.store import Store, Wanted
 from central.wiring import cluster_of, names_of, queue_url, warehouse_url
 from dataflows.connectors.kafka_reader import read_whole
@@ -50,9 +50,12 @@ class Demo:
         due = min(_EVENTS, int(_EVENTS * elapsed_s / _SEND_S) + 1)
         given = Counter(name for name, _ in self.fed.elements())
         for gateway, lines in zip(self.centre.gateways, self._lines, strict=True):
-            some = list(islice(lines, due - given[gateway.name]))
-            gateway.feed(some)
-            self.fed.update((gateway.name, line) for line in some)
+            self.give(gateway, list(islice(lines, due - given[gateway.name])))
+
+    def give(self, gateway: LocalGateway, lines: Sequence[str]) -> None:
+        """Give a gateway lines, and remember them."""
+        gateway.feed(lines)
+        self.fed.update((gateway.name, line) for line in lines)
 
     def gather(self) -> None:
         """Take in what gateways have said by now."""

@@ -91,6 +91,9 @@ class JavaServer:
             process.send_signal(number)
             process.wait(_STOPS_WITHIN_S)
 
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
     def log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from central import topics
 from central.config import Config, read_config
@@ -82,6 +83,15 @@ port = {mqtt}
 """
 
 
+class Victim(Protocol):
+    """What can be killed and started again."""
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None:
+        """End it as a power cut would: no handler runs."""
+
+
 class LocalGateway:
     """A gateway that follows a file and asks the centre."""
 
@@ -146,6 +156,9 @@ class LocalBridge:
         process.send_signal(number)
         return process.wait(_STOPS_WITHIN_S)
 
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
 
 class LocalCentre:
     """Everything; `opened` ends it, last things first."""
@@ -207,6 +220,11 @@ class LocalCentre:
             process.start()
         for process in self._processes():
             process.wait_until_ready(_STARTS_WITHIN_S)
+
+    def victims(self) -> dict[str, Victim]:
+        """Return by name everything that can be killed and started again."""
+        found: dict[str, Victim] = {"kafka": self.kafka, "mosquitto": self.mosquitto, "bridge": self.bridge}
+        return found | self.flows | {gateway.name: gateway.process for gateway in self.gateways}
 
     def _processes(self) -> list[FlowChild]:
         return [*self.flows.values(), *(gateway.process for gateway in self.gateways)]

@@ -2,7 +2,7 @@
 
 import getpass
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -324,7 +324,8 @@ def export(read: ReadSettings, path: Path | None, out: Path | None, source: str,
     What waits for a person is what models are unsure of: good to learn from, and harder to be right about than the
     stream. One file should have one task: where there are several, choose with --release.
 
-    Exits 0 when they are written, 1 where the database does not answer or the disk takes no more, 2 where the configuration cannot be used.
+    Exits 0 when they are written, 1 where the database does not answer or the disk takes no more, 2 where the
+    configuration cannot be used.
 
     \b
     Examples:
@@ -334,7 +335,7 @@ def export(read: ReadSettings, path: Path | None, out: Path | None, source: str,
     """
     with _opened(read(path)) as store:
         lines = _labelled(store, source, of_release)
-        written = _write(lines, out) if out is not None else sum(map(_print, lines))
+        written = _write(lines, out)
     click.echo(f"headwater: wrote {written} answers", err=True)
 
 
@@ -379,15 +380,14 @@ def _labelled(store: Store, source: str, of_release: str) -> Iterator[str]:
             yield ascii_line(found)
 
 
-def _print(line: str) -> int:
-    click.echo(line)
-    return 1
-
-
-def _write(lines: Iterator[str], out: Path) -> int:
-    """Write lines beside the file and put them in its place: what was there stays until all is written."""
-    unfinished = out.with_name(f"{out.name}.unfinished")
+def _write(lines: Iterable[str], out: Path | None) -> int:
+    """Write lines to standard output, or beside a file and then in its place: it is whole, or what it was."""
     written = 0
+    if out is None:
+        for written, line in enumerate(lines, start=1):  # noqa: B007 - counted
+            click.echo(line)
+        return written
+    unfinished = out.with_name(f"{out.name}.unfinished")
     try:
         with unfinished.open("w", encoding="ascii") as file:
             for written, line in enumerate(lines, start=1):  # noqa: B007 - counted
@@ -395,8 +395,6 @@ def _write(lines: Iterator[str], out: Path) -> int:
         unfinished.replace(out)
     except OSError as error:
         raise UnavailableError(f"{out}: {error.strerror or error}; left it as it was") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return written
 
 

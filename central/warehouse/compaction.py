@@ -10,7 +10,7 @@ Three steps, each of which may be the last before a crash:
 Two that compact one day at the same time make one file, or two whose rows readers compare; nothing is lost.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
@@ -56,7 +56,10 @@ ORDER BY {moment}, id, revision
 """
 
 
-_ROW_GROUP = 1 << 17  # rows that stand together in a file: a filter leaves out so many at a time
+_BATCH_ROWS = 4096
+# Of what stands together in a file, and is left out together by a filter.
+_GROUP_ROWS = 1 << 17
+_GROUP_BYTES = 64 << 20
 
 
 class Compacted(Struct, frozen=True):
@@ -148,14 +151,29 @@ def _merge(connection: duckdb.DuckDBPyConnection, table: Table, names: list[str]
     moment = f'"{table.moment}"'
     schema = pa.schema([*table.schema, SUPERSEDED])
     columns = ", ".join(f'"{column}"' for column in table.schema.names)
+    connection.execute("SET preserve_insertion_order = false")  # an order is asked for where it matters
     connection.execute(_SEVERAL.format(moment=moment))
     rows = 0
     with written(table, schema, str(path)) as file:
         for (hour,) in connection.sql(_HOURS.format(moment=moment)).fetchall():
             begin, end = hour * _HOUR_S, (hour + 1) * _HOUR_S
             query = _HOUR.format(columns=columns, moment=moment, begin=begin, end=end, copies=table.copies)
-            for batch in connection.sql(query).to_arrow_reader(_ROW_GROUP).cast(schema):
-                file.write_batch(batch)
-                rows += batch.num_rows
+            for group in _groups(connection.sql(query).to_arrow_reader(_BATCH_ROWS).cast(schema)):
+                file.write_table(group)
+                rows += group.num_rows
         file.add_key_value_metadata({REPLACES: " ".join(names).encode()})
     return rows
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield what is to stand together: so many rows, or fewer that are long."""
+    group: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        group.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield pa.Table.from_batches(group)
+            group, rows, size = [], 0, 0
+    if group:
+        yield pa.Table.from_batches(group)

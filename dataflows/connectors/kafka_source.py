@@ -238,7 +238,8 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         low, high = self._span(partition)
         found = wanted
         if not low <= wanted <= high:  # or they are there after all: a broker that crashed may forget what was deleted
-            what = f"topic {self._consuming.topic}, partition {partition}: offset {wanted} is not there, {low} to {high} are"
+            where = f"topic {self._consuming.topic}, partition {partition}"
+            what = f"{where}: offset {wanted} is not there, {low} to {high} are"
             if policy == "stop":
                 raise ConfigError(f"{what}; set `gone` to `oldest` or `newest` to go on")
             found = low if policy == "oldest" else high

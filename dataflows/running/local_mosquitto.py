@@ -67,6 +67,9 @@ class LocalMosquitto:
             process.send_signal(number)
             process.wait(_STOPS_WITHIN_S)
 
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
 
 @contextmanager
 def mosquitto(directory: Path) -> Iterator[int]:

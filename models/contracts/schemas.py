@@ -16,7 +16,17 @@ from models.contracts.release import Release
 from models.contracts.task import Task
 from models.contracts.verdict import Verdict
 
-RECORDS: tuple[type[msgspec.Struct], ...] = (Event, DeadLetter, Task, Opinion, Verdict, Policy, Release, Answer, Incident)
+RECORDS: tuple[type[msgspec.Struct], ...] = (
+    Event,
+    DeadLetter,
+    Task,
+    Opinion,
+    Verdict,
+    Policy,
+    Release,
+    Answer,
+    Incident,
+)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"  # the one msgspec writes
 
 

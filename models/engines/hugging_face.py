@@ -5,21 +5,23 @@ that it has no token for as `<0x0A>`. A token that was added is written as it is
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
 from models.contracts.errors import UntrustedError
-
-Tokenise = Callable[[str, bool, bool], tuple[list[int], list[str]]]
-"""From a text, whether to put what the model wants in front, and whether marks in it may become tokens, to the tokens'
-numbers and how they are written. Who cannot leave marks alone may ignore the last.
-"""
 
 _PRINTABLE: Final = (*range(33, 127), *range(161, 173), *range(174, 256))
 _OTHERS: Final = tuple(byte for byte in range(256) if byte not in _PRINTABLE)
 _BYTES: Final = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + at): byte for at, byte in enumerate(_OTHERS)}
 _SPACE: Final = chr(256 + _OTHERS.index(32))
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Tokenise(Protocol):
+    """A tokeniser's one call."""
+
+    def __call__(self, text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:
+        """Return the numbers of a text's tokens, and how they are written; who cannot leave marks alone need not."""
 
 
 class HuggingFaceTokeniser:
@@ -31,7 +33,7 @@ class HuggingFaceTokeniser:
         self._added = dict(added)
         self._written: dict[int, str] = dict(added)
         self.marks: Iterable[int] = tuple(added)
-        _, written = self._tokenise(" a", False, False)
+        _, written = self._tokenise(" a", add_special=False, parse_special=False)
         self._by_bytes = any(_SPACE in token for token in written)
         self.is_sentence_piece = not self._by_bytes
         numbers = {text: number for number, text in added.items()}
@@ -40,7 +42,9 @@ class HuggingFaceTokeniser:
         self.adds_start = self.start is not None and self.tokens(b"a", add_special=True)[0] == self.start
 
     def tokens(self, text: bytes, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
-        numbers, written = self._tokenise(text.decode("utf-8", "replace"), add_special, parse_special)
+        numbers, written = self._tokenise(
+            text.decode("utf-8", "replace"), add_special=add_special, parse_special=parse_special
+        )
         self._written.update(zip(numbers, written, strict=True))
         return numbers
 

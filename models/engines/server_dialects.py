@@ -149,7 +149,7 @@ class VllmDialect:
         self.chat_template = told.chat_template if isinstance(told.chat_template, str) else None
 
     def tokeniser(self, ask: Ask) -> RawTokeniser:
-        def tokenise(text: str, add_special: bool, _parse: bool) -> tuple[list[int], list[str]]:  # noqa: FBT001 # as it is asked
+        def tokenise(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:  # noqa: ARG001 # vLLM always parses
             wanted = request(
                 "/tokenize", model=self._model, prompt=text, add_special_tokens=add_special, return_token_strs=True
             )

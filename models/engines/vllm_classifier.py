@@ -233,8 +233,8 @@ class VllmClassifier:
 
 
 def _raw(tokeniser: Any) -> HuggingFaceTokeniser:
-    def tokenise(text: str, add_special: bool, parse: bool) -> tuple[list[int], list[str]]:  # noqa: FBT001 # as it is asked
-        numbers = tokeniser.encode(text, add_special_tokens=add_special, split_special_tokens=not parse)
+    def tokenise(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:
+        numbers = tokeniser.encode(text, add_special_tokens=add_special, split_special_tokens=not parse_special)
         return numbers, tokeniser.convert_ids_to_tokens(numbers)
 
     added = {number: token.content for number, token in tokeniser.added_tokens_decoder.items()}

@@ -90,15 +90,15 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(kafka: LocalKafka
 
 
 def test_a_topic_that_is_not_there_and_brokers_that_are_away_are_unavailable(kafka: LocalKafka, topic: str) -> None:
-    with closing(OffsetReader(Cluster(brokers=kafka.brokers), topic)) as reader:
-        with pytest.raises(UnavailableError, match=f"topic {topic}: .*make the topic"):
-            reader.read({}, 0.1)
-    nobody = Cluster(brokers="127.0.0.1:9")
-    with closing(OffsetReader(nobody, topic)) as reader, pytest.raises(UnavailableError, match=r"kafka 127\.0\.0\.1:9"):
+    there, nobody = Cluster(brokers=kafka.brokers), Cluster(brokers="127.0.0.1:9")
+    nowhere = pytest.raises(UnavailableError, match=r"kafka 127\.0\.0\.1:9")
+
+    with closing(OffsetReader(there, topic)) as reader, pytest.raises(UnavailableError, match="make the topic"):
         reader.read({}, 0.1)
-    with closing(GroupConsumer(nobody, topic, group="g", member="m")) as consumer:
-        with pytest.raises(UnavailableError, match=r"kafka 127\.0\.0\.1:9"):
-            taken(consumer, 1)
+    with closing(OffsetReader(nobody, topic)) as reader, nowhere:
+        reader.read({}, 0.1)
+    with closing(GroupConsumer(nobody, topic, group="g", member="m")) as consumer, nowhere:
+        taken(consumer, 1)
 
 
 def test_a_group_goes_on_behind_what_was_committed_and_repeats_what_was_not(kafka: LocalKafka, topic: str) -> None:

@@ -1,9 +1,11 @@
-"""Tiny models, written once."""
+"""Tiny models, written once, and a server that stands in for an engine's."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.engine_server import EngineServer
 from tests.fakes.tiny_models import tiny_decoder, tiny_encoder
 
 
@@ -20,3 +22,9 @@ def instruct_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny-bert.gguf")
+
+
+@pytest.fixture(scope="session")
+def engine_server() -> Iterator[EngineServer]:
+    with EngineServer() as server:
+        yield server

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from models.classifier import Classifier
+from models.engines.fallback import FallbackClassifier
+from models.engines.openai_classifier import OpenAiClassifier
 from models.opening import open_classifier
 from models.release_file import SHIPPED
 from models.table import TableClassifier
 from tests.checks.classifier import CHECKS, CLOSING_CHECKS, Check
+from tests.fakes.engine_server import EngineServer
 from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder, tiny_reader
 
 TASK_FILE = """
@@ -19,6 +22,7 @@ default_label = "suspicious"
 fields_for = ["critical", "benign"]
 labels = [["benign", "routine"], ["suspicious", "worth a look"], ["critical", "an attack"]]
 """
+SERVER_S = 60.0  # an event may take so long on a starved machine
 SHIPPED_NAMES = sorted(path.stem for path in SHIPPED.glob("*.gguf"))
 KINDS = [
     "table",
@@ -28,6 +32,8 @@ KINDS = [
     "labels of many tokens",
     "encoder",
     "encoder with fields",
+    "decoder behind a server",
+    "decoder behind a server, with a fallback",
     *SHIPPED_NAMES,
 ]
 
@@ -56,9 +62,16 @@ def build(kind: str, request: pytest.FixtureRequest, folder: Path) -> Classifier
     if kind.startswith("encoder"):
         path = file("encoder_file") if kind == "encoder" else tiny_reader(folder / "reader.gguf")
         return open_classifier(path, threads=2)
-    if kind in SHIPPED_NAMES:
-        return open_classifier(kind, threads=2)
-    return open_classifier(file("decoder_file"), threads=1 if kind == "decoder" else 2)
+    if "server" in kind:
+        server: EngineServer = request.getfixturevalue("engine_server")
+
+        def connect() -> Classifier:
+            return OpenAiClassifier(server.url, RELEASE, budget_s=SERVER_S)
+
+        return FallbackClassifier(connect, RELEASE) if "fallback" in kind else connect()
+    return open_classifier(
+        kind if kind in SHIPPED_NAMES else file("decoder_file"), threads=1 if kind == "decoder" else 2
+    )
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -109,7 +109,7 @@ def test_processes_that_open_a_new_file_at_once_all_can(tmp_path: Path) -> None:
         for opener in openers:
             opener.stdin.write(b"go\n")
             opener.stdin.flush()
-        said = [opener.communicate(timeout=60)[1].decode() for opener in openers]
+        said = [opener.communicate(timeout=110)[1].decode() for opener in openers]
     finally:
         for opener in openers:
             opener.kill()

@@ -50,7 +50,7 @@ def test_processes_that_claim_at_once_never_get_the_same(store: Store, url: str)
         for claimer in claimers:
             claimer.stdin.write("go\n")
             claimer.stdin.flush()
-        claimed = [item_id for claimer in claimers for item_id in claimer.communicate(timeout=60)[0].split()]
+        claimed = [item_id for claimer in claimers for item_id in claimer.communicate(timeout=110)[0].split()]
     finally:
         for claimer in claimers:
             claimer.kill()

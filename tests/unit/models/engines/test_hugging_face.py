@@ -12,12 +12,12 @@ from tests.fakes.engine_server import MARKS, tokenised
 _WRITTEN = {byte: letter for letter, byte in _BYTES.items()}
 
 
-def by_bytes(text: str, add_special: bool, _parse: bool) -> tuple[list[int], list[str]]:
+def by_bytes(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:
     tokens = [256, *tokenised(text)] if add_special else tokenised(text)
     return tokens, [MARKS.get(token) or _WRITTEN[token] for token in tokens]
 
 
-def by_pieces(text: str, _add: bool, _parse: bool) -> tuple[list[int], list[str]]:
+def by_pieces(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:
     """As SentencePiece writes: a space in front, spaces as marks, and bytes for what it has no token for."""
     written = [
         letter if letter.isascii() else f"<0x{byte:02X}>"
@@ -63,7 +63,7 @@ def test_sentence_piece_writes_spaces_and_bytes_otherwise() -> None:
     raw = HuggingFaceTokeniser(by_pieces, {}, "", "")
 
     assert raw.is_sentence_piece
-    assert b"".join(map(raw.piece, raw.tokens("a b".encode()))) == b" a b"
+    assert b"".join(map(raw.piece, raw.tokens(b"a b"))) == b" a b"
     raw._written = {1: "<0xC3>", 2: "\u2581root"}
     assert (raw.piece(1), raw.piece(2), raw.is_byte(1)) == (b"\xc3", b" root", True)
 

@@ -65,7 +65,9 @@ def test_vllm_is_asked_about_exactly_the_answers_at_temperature_zero() -> None:
         "logprob_token_ids": [5, 9],
         "return_tokens_as_token_ids": True,
     }
-    assert VLLM.read_labels(vllm_said(**{"token_id:3": -0.1, "token_id:9": -4.0, "token_id:5": -2.5}), [5, 9]).tolist() == [-2.5, -4.0]
+    assert VLLM.read_labels(
+        vllm_said(**{"token_id:3": -0.1, "token_id:9": -4.0, "token_id:5": -2.5}), [5, 9]
+    ).tolist() == [-2.5, -4.0]
 
 
 def test_llama_server_is_asked_for_the_most_probable_tokens_and_for_no_fewer_than_there_are_answers() -> None:
