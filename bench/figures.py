@@ -54,6 +54,19 @@ CACHE = {
     "key_us": "a line's key, real lines",
     "cache_mb": "memory of a full cache",
 }
+CENTRE = {
+    "kafka_events_per_s": "Kafka, triage with a table for a model, Kafka: one process, a broker on the same machine",
+    "kafka_scaling": "the same, two processes on four partitions, events per second of processor time against one",
+    "server_concurrency": "a tiny model behind vLLM's OpenAI-compatible server, against one request at a time",
+    "parse_failures": "answers that could not be used, all engines",
+    "parity_max_difference": "largest difference of a label's probability, llama.cpp against vLLM, the same weights",
+    "cascade_accuracy_kept": "of the large model's accuracy, where the gateway's keeps what it is sure of",
+    "cascade_escalated": "share that the gateway's sends up for that",
+    "warehouse_verdicts_per_s": "verdicts into the warehouse",
+    "warehouse_query_ms": "a day's verdicts by label, of 10 million",
+    "gpu_labels_per_s": "labels on a GPU, a model of 8 billion weights",
+    "gpu_share_of_limit": "the same, of what its arithmetic allows",
+}
 # In words; each module holds its own rows to them. A figure without one is only reported.
 TARGETS = {
     "label_vs_grammar": "ratio ≥ 6",
@@ -77,6 +90,14 @@ TARGETS = {
     "foreign_auroc": "≥ 0.95",
     "source_f1": "≥ 0.95",
     "quantize_minutes": "≤ 90",
+    "kafka_events_per_s": "≥ 40,000",
+    "kafka_scaling": "ratio ≥ 0.9",
+    "server_concurrency": "ratio ≥ 3",
+    "parse_failures": "0",
+    "parity_max_difference": "≤ 0.02",
+    "cascade_accuracy_kept": "≥ 0.99",
+    "cascade_escalated": "≤ 0.15",
+    "gpu_share_of_limit": "≥ 0.6",
     "label_events_per_s": "≥ 60",
     "events_per_s_cached": "≥ 8,000",
     "hit_rate": "≥ 0.95",
@@ -110,6 +131,7 @@ PLACES = (
     Place("the figures", ROOT / "build" / "bench.json", SPEED, "./just bench"),
     Place("the quality", ROOT / "build" / "bench-quality.json", QUALITY, "./just bench-quality"),
     Place("the verdict cache", ROOT / "build" / "bench-cache.json", CACHE, "./just bench-cache"),
+    Place("the centre", ROOT / "build" / "bench-central.json", CENTRE, "./just bench-central"),
 )
 
 
