@@ -37,6 +37,7 @@ _GLANCE_S = 0.01
 _TICK_S = 0.25
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _STALL_S = 10.0  # without a word of Kafka's
+_LOOK_S = 5.0  # how often Kafka is asked whether it is there, while there is nothing for it
 _LARGEST_BYTES = 4 << 20  # of a record: a dead letter holds in base64 what may be nearly a MiB
 _STOP_WITHIN_S = 3.5
 _BACKOFF = Backoff(first_s=0.5, most_s=10.0)
@@ -112,18 +113,24 @@ def carry_up(bridge: Bridge, stop: Event) -> None:
     with closing(producer), closing(requests):
         requests.open()
         log.info("bridge_carries_up", broker=f"{bridge.host}:{bridge.port}", brokers=bridge.cluster.brokers)
+        heard_at = monotonic()
         while not stop.is_set():
-            _carry(requests, requests.take(_TURN_S), producer, names)
+            if _carry(requests, requests.take(_TURN_S), producer, names):
+                heard_at = monotonic()
+            elif monotonic() - heard_at > _LOOK_S:
+                producer.look(names.verdicts)  # or gateways that have nothing to send would take us to be well
+                heard_at = monotonic()
         _carry(requests, requests.leave(), producer, names)
         requests.settle()
 
 
-def _carry(requests: Requests, found: list[Request], producer: KafkaProducer, names: Names) -> None:
-    if not found:
-        return
-    _tell(into_kafka(found, producer, names))
+def _carry(requests: Requests, found: list[Request], producer: KafkaProducer, names: Names) -> bool:
+    """Return whether there was anything for Kafka."""
+    if any(request.message.payload for request in found):
+        _tell(into_kafka(found, producer, names))
     for request in found:
         requests.answer(request)
+    return any(request.message.payload for request in found)
 
 
 def pick(bridge: Bridge, stop: Event) -> None:

@@ -10,7 +10,7 @@ Three steps, each of which may be the last before a crash:
 Two that compact one day at the same time make one file, or two whose rows readers compare; nothing is lost.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
@@ -18,12 +18,14 @@ from typing import Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 from msgspec import Struct
+from pyarrow.fs import copy_files
 
 from central.warehouse.layout import counting, day_of, folder, is_settled, settled_name
 from central.warehouse.session import MEMORY_BYTES, REPLACES, SUPERSEDED, connected, replaced_by, scan
-from central.warehouse.storage import Found, Storage, is_unfinished
+from central.warehouse.storage import Found, Storage, is_unfinished, open_storage
 from central.warehouse.tables import TABLES, Table, written
 from models.contracts.errors import UnavailableError
 
@@ -33,29 +35,22 @@ KEPT_S: Final = 3600.0
 """So long a file that was replaced stays: longer than any query takes."""
 
 
-_HOUR_S = 3600
-_HOURS = "SELECT DISTINCT epoch_ms({moment}) // (1000 * 3600) AS hour FROM every ORDER BY hour"
 # Most ids have one row. Of those that have more each revision stays once, as the copy that readers would choose.
 _SEVERAL = """
 CREATE TEMP TABLE several AS
-SELECT id, revision, min({moment}) AS since, revision < max(max(revision)) OVER (PARTITION BY id) AS superseded
+SELECT id, revision, min({moment}) AS since, revision < max(max(revision)) OVER (PARTITION BY id) AS surpassed
 FROM every SEMI JOIN (SELECT id FROM every GROUP BY id HAVING count(*) > 1) AS found USING (id)
 GROUP BY id, revision
 """
-_HOUR = """
-WITH hour AS (
-    SELECT {columns} FROM every WHERE {moment} >= to_timestamp({begin}) AND {moment} < to_timestamp({end})
-)
-SELECT {columns}, false AS superseded FROM hour ANTI JOIN several USING (id)
-UNION ALL
-SELECT {columns}, superseded FROM (
-    SELECT * FROM hour JOIN several USING (id, revision) WHERE {moment} = since
-    QUALIFY row_number() OVER (PARTITION BY id, revision ORDER BY {copies}) = 1
-)
-ORDER BY {moment}, id, revision
+_SIZES = """
+SELECT epoch_ms({moment}) // 1000 AS second, sum(strlen(text) + 1000)::BIGINT AS size FROM every GROUP BY ALL ORDER BY ALL
 """
-
-
+_SLICE = """
+SELECT {columns}, coalesce(surpassed, false) AS superseded FROM every LEFT JOIN several USING (id, revision)
+WHERE {moment} >= to_timestamp({begin}) AND {moment} < to_timestamp({end}) AND {moment} = coalesce(since, {moment})
+ORDER BY {moment}, id, revision, {copies}
+"""
+_SORTED_AT_ONCE = 4  # a slice may be so much smaller than the memory
 _BATCH_ROWS = 4096
 # Of what stands together in a file, and is left out together by a filter.
 _GROUP_ROWS = 1 << 17
@@ -123,15 +118,39 @@ def compact(
         return None
     with TemporaryDirectory(prefix="headwater-compaction-", dir=scratch) as place:
         merged = Path(place) / "merged.parquet"
+        near = storage if storage.is_local else _copied(storage, names, place)
         try:
-            with connected(memory_bytes, scratch) as connection:
-                scan(connection, "every", storage, table, names)
-                rows = _merge(connection, table, names, merged)
+            with connected(memory_bytes, Path(place)) as connection:
+                scan(connection, "every", near, table, names)
+                rows = _merge(connection, table, names, merged, memory_bytes // _SORTED_AT_ONCE)
         except (duckdb.Error, OSError, pa.ArrowException) as error:
             raise UnavailableError(f"warehouse {storage.url}: {day} cannot be compacted: {error}") from error
         with pa.memory_map(str(merged)) as content:
             storage.put(settled_name(table.name, day, names), content.read_buffer())
     return Compacted(table.name, day, len(names), rows)
+
+
+def sliced(sizes: Sequence[tuple[int, int]], most_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield from which second to before which, so that each slice holds at most so much, or one second."""
+    begin, held = None, 0
+    for second, size in sizes:
+        if begin is not None and held + size > most_bytes:
+            yield begin, second
+            begin, held = None, 0
+        begin = second if begin is None else begin
+        held += size
+    if begin is not None:
+        yield begin, sizes[-1][0] + 1
+
+
+def _copied(storage: Storage, names: Sequence[str], place: str) -> Storage:
+    """Fetch files once that are to be read several times."""
+    near = open_storage(place)
+    for name in names:
+        with storage.telling(f"{name} cannot be read"):
+            Path(near.path(name)).parent.mkdir(parents=True, exist_ok=True)
+            copy_files(storage.path(name), near.path(name), source_filesystem=storage.filesystem)
+    return near
 
 
 def _sweep(storage: Storage, found: list[Found], before_s: float) -> list[str]:
@@ -146,23 +165,39 @@ def _sweep(storage: Storage, found: list[Found], before_s: float) -> list[str]:
     return names
 
 
-def _merge(connection: duckdb.DuckDBPyConnection, table: Table, names: list[str], path: Path) -> int:
-    """Write the rows of `every` to a file, an hour after the other, so that what is sorted at a time is little."""
+def _merge(
+    connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], path: Path, most_bytes: int
+) -> int:
+    """Write the rows of `every` to a file, a slice of the day after the other; return how many."""
     moment = f'"{table.moment}"'
-    schema = pa.schema([*table.schema, SUPERSEDED])
     columns = ", ".join(f'"{column}"' for column in table.schema.names)
+    schema = pa.schema([*table.schema, SUPERSEDED])
     connection.execute("SET preserve_insertion_order = false")  # an order is asked for where it matters
     connection.execute(_SEVERAL.format(moment=moment))
+    sizes = connection.sql(_SIZES.format(moment=moment)).fetchall()
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for begin, end in sliced(sizes, most_bytes):
+            query = _SLICE.format(columns=columns, moment=moment, begin=begin, end=end, copies=table.copies)
+            yield from connection.sql(query).to_arrow_reader(_BATCH_ROWS).cast(schema)
+
     rows = 0
     with written(table, schema, str(path)) as file:
-        for (hour,) in connection.sql(_HOURS.format(moment=moment)).fetchall():
-            begin, end = hour * _HOUR_S, (hour + 1) * _HOUR_S
-            query = _HOUR.format(columns=columns, moment=moment, begin=begin, end=end, copies=table.copies)
-            for group in _groups(connection.sql(query).to_arrow_reader(_BATCH_ROWS).cast(schema)):
-                file.write_table(group)
-                rows += group.num_rows
+        for group in _groups(_once(batches())):
+            file.write_table(group)
+            rows += group.num_rows
         file.add_key_value_metadata({REPLACES: " ".join(names).encode()})
     return rows
+
+
+def _once(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Leave out the second of two rows that follow each other with one id and one revision."""
+    last_id, last_revision = pa.array([""]), pa.array([-1])
+    for batch in batches:
+        ids = pa.concat_arrays([last_id, batch["id"]])
+        revisions = pa.concat_arrays([last_revision, batch["revision"]])
+        yield batch.filter(pc.or_(pc.not_equal(ids[1:], ids[:-1]), pc.not_equal(revisions[1:], revisions[:-1])))
+        last_id, last_revision = ids[-1:], revisions[-1:]
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -20,6 +20,7 @@ from dataflows.connectors.kafka import OF_THE_MESSAGE, Cluster, Complaints, reas
 from models.contracts.errors import UnavailableError
 
 _TURN_S = 0.1
+_LOOK_WITHIN_S = 3.0
 _LINGER_MS = 5
 _NO_TOPIC_MS = 2000  # until a topic that was perhaps just made is taken to be none
 _LARGEST_BYTES = 32 << 20
@@ -80,12 +81,27 @@ class KafkaProducer:
                 for alone in self._publish(records, [position]).values()
             ]
         except KafkaException as error:
-            self.close()
-            topics = " and ".join(sorted({record.topic for record in records}))
-            why = reason(self._complaints.cause(error.args[0]))
-            raise UnavailableError(
-                f"kafka {self._cluster.brokers}, topic {topics}: {why}; what is to be published waits"
-            ) from error
+            raise self._given_up({record.topic for record in records}, error) from error
+
+    def look(self, topic: str) -> None:
+        """Return when a broker answers; who has nothing to publish would not learn that they are away.
+
+        Raises:
+            UnavailableError: none does.
+        """
+        producer = self._producer = self._producer or self._connect()
+        self._complaints.clear()
+        try:
+            producer.list_topics(topic, timeout=_LOOK_WITHIN_S)
+        except KafkaException as error:
+            raise self._given_up({topic}, error) from error
+
+    def _given_up(self, topics: set[str], error: KafkaException) -> UnavailableError:
+        self.close()
+        why = reason(self._complaints.cause(error.args[0]))
+        return UnavailableError(
+            f"kafka {self._cluster.brokers}, topic {' and '.join(sorted(topics))}: {why}; what is to be published waits"
+        )
 
     def close(self) -> None:
         producer, self._producer = self._producer, None

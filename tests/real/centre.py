@@ -61,6 +61,21 @@ operations = {{ port = {self._ports["deliver"]} }}
             arguments=arguments,
         )
 
+    def cluster(self, name: str, processes: int) -> list[FlowChild]:
+        """Return a flow as several processes of one cluster."""
+        addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(processes))
+        return [
+            FlowChild(
+                f"central.{name}",
+                self.config,
+                self._ports[name] + process,
+                log=self.config.with_name(f"{name}-{process}.log"),
+                environment={"HEADWATER_CENTRAL": str(self.config)},
+                arguments=["-i", str(process), "-a", addresses],
+            )
+            for process in range(processes)
+        ]
+
     def produce(self, topic: str, verdicts: Sequence[Verdict]) -> None:
         self.produce_raw(topic, [encode(verdict) for verdict in verdicts], [verdict.id for verdict in verdicts])
 

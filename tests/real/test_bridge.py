@@ -204,6 +204,19 @@ def test_a_bridge_without_kafka_leaves_the_broker_and_comes_back_with_it(
     assert bridge.stop() == 0
 
 
+def test_a_bridge_that_has_nothing_to_do_learns_all_the_same_that_kafka_is_away(
+    broker: Mosquitto, kafka: LocalKafka, bridge: BridgeProcess
+) -> None:
+    to_centre = carrier(broker)
+    assert list(to_centre.deliver([])) == []
+    to_centre.close()
+    kafka.stop(signal.SIGKILL)
+
+    wait_until(lambda: bridge.said("thread=uplink"), "the bridge to say so", 20)
+    with pytest.raises(UnavailableError, match="nobody who would answer"):
+        carrier(broker).deliver([])
+
+
 def test_a_bridge_that_is_told_to_stop_while_kafka_is_away_is_gone_in_time(
     kafka: LocalKafka, broker: Mosquitto, bridge: BridgeProcess
 ) -> None:

@@ -108,3 +108,27 @@ def test_five_grave_verdicts_on_one_address_are_one_incident_in_the_queue_and_no
     finally:
         if deliver.ended is None:
             deliver.kill()
+
+
+def test_two_processes_share_the_questions_and_when_one_is_killed_nothing_is_lost(centre: Centre) -> None:
+    asked = questions(300)
+    pair = centre.cluster("triage", 2)
+    try:
+        for process in pair:
+            process.start()
+        for process in pair:
+            process.wait_until_ready(240)
+        centre.produce(centre.names.questions, asked[:150])
+        pair[1].kill()
+        assert pair[0].wait(60) != 0
+        for process in pair:
+            process.start()
+        centre.produce(centre.names.questions, asked[150:])
+        ids = {question.id for question in asked}
+        wait_until(lambda: {said.id for said in centre.verdicts(centre.names.verdicts)} == ids, "all", within_s=200)
+        shares = [process.total("headwater_taken_total", source="questions") for process in pair]
+        assert all(share > 0 for share in shares)
+    finally:
+        for process in pair:
+            if process.started and process.ended is None:
+                process.kill()

@@ -12,12 +12,12 @@ from tests.fakes.engine_server import MARKS, tokenised
 _WRITTEN = {byte: letter for letter, byte in _BYTES.items()}
 
 
-def by_bytes(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:
+def by_bytes(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:  # noqa: ARG001
     tokens = [256, *tokenised(text)] if add_special else tokenised(text)
     return tokens, [MARKS.get(token) or _WRITTEN[token] for token in tokens]
 
 
-def by_pieces(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:
+def by_pieces(text: str, *, add_special: bool, parse_special: bool) -> tuple[list[int], list[str]]:  # noqa: ARG001
     """As SentencePiece writes: a space in front, spaces as marks, and bytes for what it has no token for."""
     written = [
         letter if letter.isascii() else f"<0x{byte:02X}>"
