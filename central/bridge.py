@@ -126,11 +126,12 @@ def carry_up(bridge: Bridge, stop: Event) -> None:
 
 def _carry(requests: Requests, found: list[Request], producer: KafkaProducer, names: Names) -> bool:
     """Return whether there was anything for Kafka."""
-    if any(request.message.payload for request in found):
+    is_any = any(request.message.payload for request in found)
+    if is_any:
         _tell(into_kafka(found, producer, names))
     for request in found:
         requests.answer(request)
-    return any(request.message.payload for request in found)
+    return is_any
 
 
 def pick(bridge: Bridge, stop: Event) -> None:

@@ -11,6 +11,7 @@ Two that compact one day at the same time make one file, or two whose rows reade
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
@@ -48,6 +49,7 @@ SELECT epoch_ms({moment}) // 1000 AS second, sum(strlen(text) + 1000)::BIGINT AS
 _SLICE = """
 SELECT {columns}, coalesce(surpassed, false) AS superseded FROM every LEFT JOIN several USING (id, revision)
 WHERE {moment} >= to_timestamp({begin}) AND {moment} < to_timestamp({end}) AND {moment} = coalesce(since, {moment})
+  AND hash(id) % {lots} = {lot}
 ORDER BY {moment}, id, revision, {copies}
 """
 _SORTED_AT_ONCE = 4  # a slice may be so much smaller than the memory
@@ -130,17 +132,20 @@ def compact(
     return Compacted(table.name, day, len(names), rows)
 
 
-def sliced(sizes: Sequence[tuple[int, int]], most_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield from which second to before which, so that each slice holds at most so much, or one second."""
+def sliced(sizes: Sequence[tuple[int, int]], most_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """Yield from which second to before which, and in how many lots by id, so that each lot holds about so much.
+
+    There is one, but where a single second holds more.
+    """
     begin, held = None, 0
     for second, size in sizes:
         if begin is not None and held + size > most_bytes:
-            yield begin, second
+            yield begin, second, ceil(held / most_bytes)
             begin, held = None, 0
         begin = second if begin is None else begin
         held += size
     if begin is not None:
-        yield begin, sizes[-1][0] + 1
+        yield begin, sizes[-1][0] + 1, ceil(held / most_bytes)
 
 
 def _copied(storage: Storage, names: Sequence[str], place: str) -> Storage:
@@ -177,12 +182,15 @@ def _merge(
     sizes = connection.sql(_SIZES.format(moment=moment)).fetchall()
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for begin, end in sliced(sizes, most_bytes):
-            query = _SLICE.format(columns=columns, moment=moment, begin=begin, end=end, copies=table.copies)
-            yield from connection.sql(query).to_arrow_reader(_BATCH_ROWS).cast(schema)
+        for begin, end, lots in sliced(sizes, most_bytes):
+            for lot in range(lots):
+                query = _SLICE.format(
+                    columns=columns, moment=moment, begin=begin, end=end, lots=lots, lot=lot, copies=table.copies
+                )
+                yield from connection.sql(query).to_arrow_reader(_BATCH_ROWS).cast(schema)
 
     rows = 0
-    with written(table, schema, str(path)) as file:
+    with written(schema, str(path)) as file:
         for group in _groups(_once(batches())):
             file.write_table(group)
             rows += group.num_rows

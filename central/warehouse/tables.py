@@ -146,21 +146,14 @@ def parquet(table: Table, records: Sequence[Any], stored_at_ms: int) -> pa.Buffe
         for attribute in [_attribute(column)]
     }
     sink = pa.BufferOutputStream()
-    with written(table, table.schema, sink) as file:
+    with written(table.schema, sink) as file:
         file.write_table(pa.table(columns, table.schema))
     return sink.getvalue()
 
 
-def written(table: Table, schema: pa.Schema, sink: Any) -> pq.ParquetWriter:
-    """Return what writes a file of a table's rows in order; the schema may have more columns than the table."""
-    order = [(column, "ascending") for column in (table.moment, "id", "revision")]
-    return pq.ParquetWriter(
-        sink,
-        schema,
-        compression="zstd",
-        use_dictionary=_REPEATING,
-        sorting_columns=pq.SortingColumn.from_ordering(schema, order),
-    )
+def written(schema: pa.Schema, sink: Any) -> pq.ParquetWriter:
+    """Return what writes a file of rows."""
+    return pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=_REPEATING)
 
 
 _DAY_MS = 24 * 3600 * 1000

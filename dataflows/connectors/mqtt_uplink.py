@@ -18,6 +18,7 @@ from dataflows.connectors.uplink import LINE_BYTES, MESSAGE_BYTES, UPLINK, packe
 
 _TURN_S = 0.1
 _ASK_S = 10.0  # how often a carrier that has nothing to deliver asks whether a bridge is there
+_LEAST_BYTES = 16 << 10
 _ID_BYTES = 12  # of an attempt; too many for two to be the same
 
 
@@ -39,6 +40,7 @@ class UplinkCarrier:
         self._connection: Connection | None = None
         self._suspects = Suspects()
         self._confirmed_at = -_ASK_S
+        self._most_bytes = MESSAGE_BYTES  # that go together; fewer by a line so slow that they took too long
 
     def deliver(self, payloads: Sequence[bytes]) -> Sequence[Refusal]:
         with translated(self._uplink, "what is to be sent to the centre waits"):
@@ -48,11 +50,14 @@ class UplinkCarrier:
                         self._connection.turn(0)
                     return ()
                 refusals = self._carry(self._connection or self._connect(), payloads)
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                if isinstance(error, TimeoutError):
+                    self._most_bytes = max(_LEAST_BYTES, self._most_bytes // 2)
                 self._confirmed_at = -_ASK_S
                 self.close()
                 raise
         self._confirmed_at = self._clock()
+        self._most_bytes = min(MESSAGE_BYTES, self._most_bytes * 2)
         self._suspects.went_well()
         return refusals
 
@@ -71,7 +76,9 @@ class UplinkCarrier:
         reasons = {position: why for position, payload in enumerate(payloads) if (why := self._against(payload))}
         left = [position for position in range(len(payloads)) if position not in reasons]
         one_by_one = self._suspects.one_by_one
-        most = 0 if one_by_one else min(MESSAGE_BYTES, connection.longest(self._topic, self._marks(bytes(_ID_BYTES))))
+        most = (
+            0 if one_by_one else min(self._most_bytes, connection.longest(self._topic, self._marks(bytes(_ID_BYTES))))
+        )
         stretches = list(packed([len(payloads[position]) for position in left], most))
         unconfirmed: dict[bytes, range] = {}
         try:

@@ -152,8 +152,10 @@ class Service:
             )
         except BytewaxRuntimeError as error:
             return _root_cause(error)
-        except RuntimeError as error:  # how bytewax hands on a panic of its own
-            if "SqliteFailure" not in str(error):
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # a thread of bytewax's own: the line to a peer has broken
+                return UnavailableError("another process of the cluster has ended; start all of them again")
+            if not isinstance(error, RuntimeError) or "SqliteFailure" not in str(error):  # likewise a panic
                 raise
             self._served.make_room()  # the next start needs it
             return UnavailableError(

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from random import Random
-from threading import Event
+from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -183,6 +184,50 @@ def test_a_bridge_that_hangs_is_unavailable_after_a_bounded_wait(broker: Mosquit
     finally:
         bridge.signal(signal.SIGCONT)
     delivered(to_centre, verdicts(1, 2))
+
+
+class SlowLine:
+    """Passes bytes on to a broker, so many a second."""
+
+    def __init__(self, port: int, bytes_per_s: int) -> None:
+        self._to = port
+        self._pace = bytes_per_s // 20
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                far = socket.create_connection(("127.0.0.1", self._to))
+                for one, other in ((near, far), (far, near)):
+                    Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := one.recv(self._pace):
+                other.sendall(piece)
+                sleep(0.05)
+        for each in (one, other):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_line_too_slow_for_whole_messages_gets_smaller_ones(
+    tmp_path: Path, broker: Mosquitto, kafka: LocalKafka, names: Names
+) -> None:
+    sent = verdicts(0, 1000)
+    with closing(SlowLine(broker.port, 100_000)) as line, running(BridgeProcess(tmp_path, broker, kafka, names)):
+        to_centre = carrier(broker, port=line.port, stall_s=1.5)
+        delivered(to_centre, sent)
+        to_centre.close()
+
+    assert set(values(kafka, names.verdicts)) == set(sent)
 
 
 def test_a_bridge_without_kafka_leaves_the_broker_and_comes_back_with_it(
