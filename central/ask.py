@@ -159,7 +159,8 @@ def _rows(reader: pa.RecordBatchReader, url: str) -> Iterator[Sequence[Any]]:
         try:
             rows = zip(*(column.to_pylist(maps_as_pydicts="lossy") for column in batch.columns), strict=True)
             plain = [msgspec.json.decode(_encoder.encode(row)) for row in rows]
-        except (ArithmeticError, TypeError, ValueError) as error:  # a date beyond the year 9999; a map with lists as keys
+        except (ArithmeticError, TypeError, ValueError) as error:
+            # A date beyond the year 9999, say, or a map whose keys are lists.
             raise InputError(f"SQL: a value of the result cannot be shown: {error}; cast it to VARCHAR") from error
         yield from plain
 

@@ -44,7 +44,8 @@ FROM every SEMI JOIN (SELECT id FROM every GROUP BY id HAVING count(*) > 1) AS f
 GROUP BY id, revision
 """
 _SIZES = """
-SELECT epoch_ms({moment}) // 1000 AS second, sum(strlen(text) + 1000)::BIGINT AS size FROM every GROUP BY ALL ORDER BY ALL
+SELECT epoch_ms({moment}) // 1000 AS second, sum(strlen(text) + 1000)::BIGINT AS size
+FROM every GROUP BY ALL ORDER BY ALL
 """
 _SLICE = """
 SELECT {columns}, coalesce(surpassed, false) AS superseded FROM every LEFT JOIN several USING (id, revision)

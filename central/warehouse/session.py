@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from central.warehouse.layout import Names, laid_out
 from central.warehouse.storage import Storage
 from central.warehouse.tables import ANSWERS, TABLES, VERDICTS, Table
+from models.contracts.errors import UnavailableError
 from models.contracts.verdict import CENTRAL, PERSON
 
 MEMORY_BYTES: Final = 1 << 30
@@ -78,6 +79,9 @@ def scan(
     """Make a view of the rows in these files, with their day and whether they are superseded, as far as known.
 
     Files that were written before a column was thought of have nothing in it.
+
+    Raises:
+        UnavailableError: they cannot be read.
     """
     schema = pa.schema([*table.schema, SUPERSEDED, _DAY])
     paths = [storage.path(file) for file in files]
@@ -94,7 +98,10 @@ def scan(
         connection.register(f"{name}_files", dataset)
         found = f"FROM {name}_files"
     columns = ", ".join(f'"{column}"' for column in schema.names)
-    connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM ({found})")
+    try:
+        connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM ({found})")
+    except duckdb.Error as error:
+        raise UnavailableError(f"warehouse {storage.url}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def make_views(connection: duckdb.DuckDBPyConnection, storage: Storage) -> int:

@@ -24,8 +24,8 @@ from models.vocabulary import RawTokeniser
 
 S = TypeVar("S")
 
-_TOLD: Final = 100
-"""So many tokens llama-server is asked for; a model that knows its labels has them among the first few."""
+_TOLD: Final = 512
+"""So many tokens llama-server is asked about; a model that knows its labels has them among the first few."""
 
 _MOST_ANSWERS: Final = 128  # vLLM's MAX_LOGPROB_TOKEN_IDS
 _SURE: Final = 1.001  # what probabilities sum to at most, rounded as they are

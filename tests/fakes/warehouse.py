@@ -16,6 +16,10 @@ def standing(url: object) -> list[tuple[Any, ...]]:
     return rows(url, "SELECT id, revision, label FROM verdicts ORDER BY ALL")
 
 
-def said(url: object) -> list[tuple[Any, ...]]:
-    """The same of every revision."""
-    return rows(url, "SELECT id, revision, label FROM history ORDER BY ALL")
+def state(url: object) -> list[tuple[Any, ...]]:
+    """The same, and then that of every revision."""
+    return rows(
+        url,
+        "SELECT 1, id, revision, label, release FROM verdicts "
+        "UNION ALL SELECT 2, id, revision, label, release FROM history ORDER BY ALL",
+    )

@@ -1,53 +1,28 @@
-"""llama.cpp's own server on loopback: compiled once from the very source that `./just setup` unpacked."""
+"""llama.cpp's own server on loopback, compiled once from the source that `./just setup` unpacked; killed at will."""
 
-import importlib.util
 import os
-import shlex
 import signal
 import socket
 import subprocess
 from pathlib import Path
 from time import monotonic, sleep
-from types import ModuleType
 from urllib.error import URLError
 from urllib.request import urlopen
 
-ROOT = Path(__file__).parents[2]
-PLACE = ROOT / "build" / "llama-server"
-COMPILED_WITHIN_S = 3600
+from bench import vendored
+
 READY_WITHIN_S = 120.0
 STOPS_WITHIN_S = 30.0
-LEFT_OUT = ("TESTS", "EXAMPLES", "APP", "UI")
-
-
-def binary(source: Path) -> Path:
-    """Return the server for this processor; the first time it is compiled, which takes minutes."""
-    install = _install()
-    compiler = install.find_compiler()
-    flags = shlex.join(install.WITHOUT_AMX) if install.accepts(compiler, install.WITHOUT_AMX) else ""
-    options = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_OPENSSL=OFF"]
-    options += ["-DLLAMA_BUILD_SERVER=ON", "-DLLAMA_BUILD_TOOLS=ON", "-DLLAMA_USE_PREBUILT_UI=OFF"]
-    options += [f"-DLLAMA_BUILD_{part}=OFF" for part in LEFT_OUT]
-    options += [f"-DCMAKE_C_FLAGS={flags}", f"-DCMAKE_CXX_FLAGS={flags}"]
-    place = PLACE / install.build_key(source.parent.name, " ".join(options), compiler)
-    server = place / "bin" / "llama-server"
-    if not server.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / "build.log").open("wb") as log:
-            for command in (
-                ["cmake", "-S", str(source / "vendor" / "llama.cpp"), "-B", str(place), "-G", "Ninja", *options],
-                ["cmake", "--build", str(place), "--target", "llama-server"],
-            ):
-                subprocess.run(command, check=True, stdout=log, stderr=log, timeout=COMPILED_WITHIN_S)
-    return server
 
 
 class LlamaServer:
     """One server of one GGUF, on a port that it keeps over restarts."""
 
-    def __init__(self, directory: Path, program: Path, model: Path, *, context_tokens: int = 1024) -> None:
+    def __init__(self, directory: Path, model: Path, *, context_tokens: int = 1024) -> None:
+        """Have the program compiled the first time, which takes minutes."""
         self._log = directory / "llama-server.log"
-        self._program, self._model, self._context_tokens = program, model, context_tokens
+        self._program = vendored.server()
+        self._model, self._context_tokens = model, context_tokens
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = int(probe.getsockname()[1])
@@ -99,13 +74,3 @@ class LlamaServer:
                 return bool(answer.status == 200)
         except (URLError, OSError):
             return False
-
-
-def _install() -> ModuleType:
-    """The set-up's script, which knows the compiler and its flags."""
-    spec = importlib.util.spec_from_file_location("install", ROOT / "requirements" / "install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -21,7 +21,7 @@ from tests.checks.classifier import CHECKS, CLOSING_CHECKS, LINES, MARKS, Check
 from tests.conftest import absent
 from tests.fakes.tiny_models import RELEASE
 from tests.fakes.tiny_twins import Twins, tiny_twins
-from tests.real.llama_server import LlamaServer, binary
+from tests.real.llama_server import LlamaServer
 
 Server = LocalVllm | LlamaServer
 BUDGET_S = 120.0  # an event's, on a machine that starves
@@ -45,7 +45,8 @@ def shared(request: pytest.FixtureRequest, twins: Twins, tmp_path_factory: pytes
             absent(missing())
         server: Server = LocalVllm(folder, twins.checkpoint)
     else:
-        server = LlamaServer(folder, binary(request.getfixturevalue("llama_source")), twins.gguf)
+        request.getfixturevalue("llama_source")  # or it is said what is missing
+        server = LlamaServer(folder, twins.gguf)
     try:
         server.start()
         with closing(opened(server)):  # the first answer of an engine takes several times as long as any other
@@ -149,12 +150,9 @@ def test_a_server_that_hangs_is_given_up_in_an_events_time_and_found_again_when_
         assert {opinion.unanswered for opinion in classifier.classify(LINES)} == {""}
 
 
-def test_a_server_that_comes_back_with_another_vocabulary_is_read_anew(
-    request: pytest.FixtureRequest, twins: Twins, tmp_path: Path
-) -> None:
-    program = binary(request.getfixturevalue("llama_source"))
-    other = tiny_twins(tmp_path, seed=7)
-    first, second = (LlamaServer(tmp_path, program, each.gguf) for each in (twins, other))
+@pytest.mark.usefixtures("llama_source")
+def test_a_server_that_comes_back_with_another_model_is_read_anew(twins: Twins, tmp_path: Path) -> None:
+    first, second = (LlamaServer(tmp_path, each.gguf) for each in (twins, tiny_twins(tmp_path, seed=7)))
     second._port = first._port
     patience = Patience(misses=2, first_s=0.1, most_s=1.0)
     first.start()

@@ -71,8 +71,8 @@ def test_vllm_is_asked_about_exactly_the_answers_at_temperature_zero() -> None:
 
 
 def test_llama_server_is_asked_for_the_most_probable_tokens_and_for_no_fewer_than_there_are_answers() -> None:
-    assert json.loads(LLAMA.labels([1], [5, 9]).body)["logprobs"] == 100
-    assert json.loads(LLAMA.labels([1], range(300)).body)["logprobs"] == 300
+    assert json.loads(LLAMA.labels([1], [5, 9]).body)["logprobs"] == 512
+    assert json.loads(LLAMA.labels([1], range(600)).body)["logprobs"] == 600
     assert LLAMA.read_labels(llama_said((9, 0.5), (5, 0.25)), [5, 9]).tolist() == np.log([0.25, 0.5]).tolist()
 
 
