@@ -195,6 +195,10 @@ def _take_verdicts(whole: Decoded, batch: Records, reading: Reading) -> None:
             whole.letters.append(_letter(batch, index, _Refused("not-a-verdict", str(error))))
             continue
         if reading.kind == "questions":
+            if verdict.revision >= CENTRAL:  # a gateway that sends everything would ask us what we said ourselves
+                found = f"revision {verdict.revision}, wanted one of a gateway's, below {CENTRAL}"
+                whole.letters.append(_letter(batch, index, _Refused("not-a-question", found)))
+                continue
             whole.events.append(_asked(verdict))
         elif reading.kind == "verdicts" or verdict.gateway == reading.gateway:
             whole.answers.append(verdict)

@@ -4,9 +4,10 @@ Both take a prompt as tokens, so nothing in an event is parsed as a mark, and bo
 nobody here needs the model's tokeniser. They differ in how the labels' probabilities are asked for:
 
 * vLLM answers for exactly the tokens that it is asked about (`logprob_token_ids`).
-* llama-server answers with the most probable tokens. A label that is not among them gets the highest probability that
-  it can have, which is that of the least probable token told, or what those told leave over if that is less. So the
-  label that leads is believed too little rather than too much, and where no label is told, all are as probable.
+* llama-server answers with the most probable tokens, and with the token that it chose, which is made to be the most
+  probable label (`logit_bias`, which moves the choice and not the probabilities told). A label that is not among them
+  gets the highest probability that it can have: that of the least probable token told, or what those told leave over
+  if that is less. So the label that leads is believed too little rather than too much.
 """
 
 import math
@@ -29,6 +30,7 @@ _TOLD: Final = 512
 
 _MOST_ANSWERS: Final = 128  # vLLM's MAX_LOGPROB_TOKEN_IDS
 _SURE: Final = 1.001  # what probabilities sum to at most, rounded as they are
+_PREFERRED: Final = 100.0  # no logit is as large
 _NUMBERED: Final = "token_id:{}".format
 
 
@@ -129,6 +131,8 @@ class _Told(Struct, frozen=True):
 
 
 class _Answer(Struct, frozen=True):
+    id: int
+    logprob: float
     top_logprobs: list[_Told]
 
 
@@ -197,13 +201,15 @@ class LlamaDialect:
         return _LlamaTokeniser(ask, self._told)
 
     def labels(self, prompt: Sequence[int], answers: Sequence[int]) -> Request:
-        return self._complete(prompt, max_tokens=1, logprobs=max(_TOLD, len(answers)))
+        # A token that is no label may be the first byte of a letter, and of those llama-server tells nothing.
+        preferred = [(answer, _PREFERRED) for answer in answers]
+        return self._complete(prompt, max_tokens=1, logprobs=max(_TOLD, len(answers)), logit_bias=preferred)
 
     def read_labels(self, reply: bytes, answers: Sequence[int]) -> Float64s:
         content = _read(reply, _LlamaLogprobs, "log-probabilities", inside=True).content
-        told = {token.id: token.logprob for token in content[0].top_logprobs} if content else {}
-        if not told:
-            raise UntrustedError("the server says nothing of any token's probability")
+        if len(content) != 1 or content[0].id not in answers:
+            raise UntrustedError("the server did not choose one of the tokens that it was asked about")
+        told = {token.id: token.logprob for token in content[0].top_logprobs} | {content[0].id: content[0].logprob}
         _checked(list(told.values()))
         left = math.log(max(1 - sum(map(math.exp, told.values())), 1e-300))
         bound = min(left, *told.values())

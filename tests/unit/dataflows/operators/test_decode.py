@@ -221,6 +221,12 @@ def test_a_question_is_the_gateways_event_again_under_its_own_id_and_above_its_v
     assert (event.gateway, event.revision) == ("gw-1", CENTRAL)
 
 
+def test_what_the_centre_said_itself_is_no_question() -> None:
+    (letter,) = decode_records(batch(encode(replace(ASKED, revision=CENTRAL))), Reading(kind="questions")).letters
+
+    assert letter.reason == "not-a-question"
+
+
 def test_an_answer_for_this_gateway_goes_on_as_it_is_and_one_for_another_is_a_dead_letter() -> None:
     other = replace(ASKED, gateway="gw-2")
     decoded = decode_records(batch(encode(ASKED), encode(other)), Reading(kind="answers", gateway="gw-1"))

@@ -22,9 +22,9 @@ def vllm_said(**top: float) -> bytes:
     return json.dumps({"choices": [{"text": "x", "logprobs": {"top_logprobs": [top]}}]}).encode()
 
 
-def llama_said(*told: tuple[int, float]) -> bytes:
-    top = [{"id": token, "logprob": math.log(share), "token": "x", "bytes": [120]} for token, share in told]
-    return json.dumps({"choices": [{"text": "x", "logprobs": {"content": [{"id": 1, "top_logprobs": top}]}}]}).encode()
+def llama_said(chosen: tuple[int, float], *told: tuple[int, float]) -> bytes:
+    first, *top = [{"id": token, "logprob": math.log(share), "bytes": [120]} for token, share in (chosen, *told)]
+    return json.dumps({"choices": [{"logprobs": {"content": [{**first, "top_logprobs": top}]}}]}).encode()
 
 
 def test_the_only_model_is_taken_and_another_one_by_its_name() -> None:
@@ -70,26 +70,35 @@ def test_vllm_is_asked_about_exactly_the_answers_at_temperature_zero() -> None:
     ).tolist() == [-2.5, -4.0]
 
 
-def test_llama_server_is_asked_for_the_most_probable_tokens_and_for_no_fewer_than_there_are_answers() -> None:
-    assert json.loads(LLAMA.labels([1], [5, 9]).body)["logprobs"] == 512
+def test_llama_server_is_asked_for_the_most_probable_tokens_and_to_choose_a_label() -> None:
+    body = json.loads(LLAMA.labels([1], [5, 9]).body)
+
+    assert (body["prompt"], body["temperature"], body["max_tokens"]) == ([1], 0, 1)
+    assert (body["logprobs"], body["logit_bias"]) == (512, [[5, 100], [9, 100]])
     assert json.loads(LLAMA.labels([1], range(600)).body)["logprobs"] == 600
-    assert LLAMA.read_labels(llama_said((9, 0.5), (5, 0.25)), [5, 9]).tolist() == np.log([0.25, 0.5]).tolist()
+
+
+def test_the_labels_that_llama_server_tells_of_have_the_probabilities_told() -> None:
+    reply = llama_said((9, 0.5), (9, 0.5), (5, 0.25))
+
+    assert np.exp(LLAMA.read_labels(reply, [5, 9])).tolist() == pytest.approx([0.25, 0.5])
+
+
+def test_the_label_that_llama_server_chose_is_told_of_however_improbable_it_is() -> None:
+    reply = llama_said((9, 0.001), (1, 0.5), (2, 0.25))
+
+    # Of another label it is known that it is no more probable.
+    assert np.exp(LLAMA.read_labels(reply, [5, 9])).tolist() == pytest.approx([0.001, 0.001])
 
 
 def test_a_label_that_llama_server_does_not_tell_of_gets_the_most_that_it_can_have() -> None:
-    told_little = llama_said((9, 0.5), (5, 0.2))
-    told_nearly_all = llama_said((9, 0.9), (5, 0.05))
-
-    # Not more than the least probable one that was told, nor more than is left.
-    assert np.exp(LLAMA.read_labels(told_little, [9, 7])).tolist() == pytest.approx([0.5, 0.2])
-    assert np.exp(LLAMA.read_labels(told_nearly_all, [9, 7])).tolist() == pytest.approx([0.9, 0.05])
-    assert np.exp(LLAMA.read_labels(llama_said((9, 0.99)), [9, 7])).tolist() == pytest.approx([0.99, 0.01])
-
-
-def test_where_no_label_is_told_all_are_as_probable() -> None:
-    logs = LLAMA.read_labels(llama_said((1, 0.6), (2, 0.3)), [5, 7, 9])
-
-    assert len(set(logs.tolist())) == 1
+    # Not more than the least probable token told, nor more than is left.
+    assert np.exp(LLAMA.read_labels(llama_said((9, 0.5), (9, 0.5), (1, 0.2)), [9, 7])).tolist() == pytest.approx(
+        [0.5, 0.2]
+    )
+    assert np.exp(LLAMA.read_labels(llama_said((9, 0.9), (9, 0.9), (1, 0.09)), [9, 7])).tolist() == pytest.approx(
+        [0.9, 0.01]
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +119,8 @@ def test_where_no_label_is_told_all_are_as_probable() -> None:
         b'{"choices": [{"logprobs": {"top_logprobs": [{"token_id:5": NaN, "token_id:9": -1}]}}]}',
         b'{"choices": [{"logprobs": {"top_logprobs": [{"token_id:5": -1e999, "token_id:9": -1}]}}]}',
         llama_said((5, 0.9), (9, 0.8)),
-        b'{"choices": [{"logprobs": {"content": [{"top_logprobs": [{"id": 5}]}]}}]}',
+        llama_said((1, 0.9), (9, 0.05)),
+        b'{"choices": [{"logprobs": {"content": [{"id": 5, "logprob": -1, "top_logprobs": [{"id": 5}]}]}}]}',
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dialect", [VLLM, LLAMA], ids=["vllm", "llama"])
