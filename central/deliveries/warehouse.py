@@ -13,6 +13,7 @@ from dataflows.running.findings import Finding
 
 _EXAMINED = f"{VERDICTS.name}/examined"
 _MANY_FILES = 5000  # a few hours' worth
+_REQUEST_S = 10.0
 _BATCH_PAYLOADS = 20_000
 _BATCH_BYTES = 16 << 20  # as JSON; several times that as records and columns
 
@@ -29,7 +30,8 @@ class WarehouseCarrier:
         Raises:
             ConfigError: it is neither a folder nor a bucket.
         """
-        self._storage = open_storage(url)
+        # The courier makes attempts of its own; and a process that is to end waits for the one that is under way.
+        self._storage = open_storage(url, request_s=_REQUEST_S, attempts=1)
         self._table = table
         self._clock = clock
 
@@ -72,7 +74,7 @@ def examine(url: str) -> Finding:
     found = [file for table in TABLES for file in storage.files(table.name) if day_of(file.name)]
     days = len({day_of(file.name) for file in found})
     loose = sum(not is_settled(file.name) for file in found)
-    words = f"{storage.url}: can be written; {days} days, {sum(file.bytes for file in found) / (1 << 20):.1f} MiB"
+    words = f"{storage.url}: can be written; {days} day{'' if days == 1 else 's'}, {sum(file.bytes for file in found) / (1 << 20):.1f} MiB"
     if loose > _MANY_FILES:
         words += f"; {loose} small files make queries slow: `python -m central compact`"
         return Finding("warehouse", "note", words)

@@ -53,10 +53,11 @@ def connected(memory_bytes: int = MEMORY_BYTES, scratch: Path | None = None) -> 
     """Yield an empty database in memory; what does not fit goes to a folder below `scratch`, and is deleted."""
     with TemporaryDirectory(prefix="headwater-warehouse-", dir=scratch) as folder:
         settings: dict[str, Any] = {"memory_limit": f"{memory_bytes >> 20}MiB", "temp_directory": folder}
-        settings |= {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        settings |= {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
         connection = duckdb.connect(config=settings)
         try:
             connection.execute("SET TimeZone = 'UTC'")  # as days are
+            connection.execute("SET enable_progress_bar = false")  # it would be drawn into what is printed
             yield connection
         finally:
             connection.close()

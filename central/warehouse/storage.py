@@ -21,7 +21,7 @@ from models.contracts.errors import ConfigError, UnavailableError
 
 _CONNECT_S = 5.0
 _REQUEST_S = 20.0  # without a byte
-_ATTEMPTS = 2
+_ATTEMPTS = 3
 _UNFINISHED = ".unfinished-"  # what a name begins with until its file is whole
 _WANTED = "wanted a folder or s3://bucket/prefix, perhaps with ?endpoint=https://host:port&region=name"
 
@@ -102,11 +102,16 @@ class Storage:
             raise UnavailableError(f"warehouse {self.url}: {what}: {_reason(error)}") from error
 
 
-def open_storage(url: str, request_s: float = _REQUEST_S) -> Storage:
+def open_storage(url: str, *, request_s: float = _REQUEST_S, attempts: int = _ATTEMPTS) -> Storage:
     """Return where `url` says the warehouse is; nothing is asked of it yet.
 
-    A request waits at most `request_s` for the next byte. Who we are on S3 is said as to every program: by
-    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role.
+    Who we are on S3 is said as to every program: by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role.
+
+    Args:
+        url: a path, or `s3://bucket/prefix`.
+        request_s: how long a request to S3 goes without a byte, until it has failed. What is sent counts as soon as it
+            is in the kernel's buffers, so that a server that hangs is noticed later than that, within half a minute.
+        attempts: how often a request is made until it has failed.
 
     Raises:
         ConfigError: it is neither a folder nor a bucket.
@@ -129,7 +134,7 @@ def open_storage(url: str, request_s: float = _REQUEST_S) -> Storage:
         endpoint_override=endpoint.netloc or None,
         connect_timeout=_CONNECT_S,
         request_timeout=request_s,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=attempts),
         allow_delayed_open=True,  # a small object is one request
     )
     return Storage(url, filesystem, f"{parts.netloc}{parts.path}".rstrip("/"))

@@ -30,6 +30,7 @@ _IDLE_S = 0.005
 _AWAY_S = 0.05
 _ASK_WITHIN_S = 2.0  # a broker that does not answer holds the flow up so long, and then every `_RETRY_S`
 _RETRY_S = 5.0
+_AHEAD_KB = 16 << 10  # read ahead in memory by each slot: a second of the fastest flow
 
 Offsets = dict[int, int]  # partition to the offset of the next record
 
@@ -111,6 +112,7 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
                         "isolation.level": "read_committed",
                         "enable.partition.eof": True,
                         "fetch.wait.max.ms": 50,
+                        "queued.max.messages.kbytes": _AHEAD_KB,
                     }
                 ),
                 "error_cb": self._on_error,

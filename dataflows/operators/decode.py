@@ -158,20 +158,17 @@ def decode_into(whole: Decoded, batch: Records, reading: Reading) -> None:
     if reading.kind != "events":
         _take_verdicts(whole, batch, reading)
         return
+    topics: Sequence[str | None] = batch.topics or [None] * len(batch.records)
     texts = None if reading.text_path else _plain_texts(batch.records, reading.max_bytes)
     if texts is not None:
-        events = _events(batch, batch.ids, texts, reading.gateway)
-        if batch.topics:
-            events = [replace(event, topic=topic) for event, topic in zip(events, batch.topics, strict=True)]
-        whole.events.extend(events)
+        whole.events.extend(_events(batch, batch.ids, texts, topics, reading.gateway))
         return
-    topics: Sequence[str | None] = batch.topics or [None] * len(batch.records)
     for index, (raw, own_id, topic) in enumerate(zip(batch.records, batch.ids, topics, strict=True)):
         origin = _Origin(own_id, batch.source, topic)
         found = _read_json(raw, reading, origin) if reading.text_path else _read_text(raw, own_id, reading)
         if isinstance(found, _Text):
-            (event,) = _events(batch, [found.id], [found.text], reading.gateway)
-            whole.events.append(replace(event, truncated=found.truncated, replaced=found.replaced, topic=topic))
+            (event,) = _events(batch, [found.id], [found.text], [topic], reading.gateway)
+            whole.events.append(replace(event, truncated=found.truncated, replaced=found.replaced))
         else:
             whole.letters.append(_letter(batch, index, found))
 
@@ -229,7 +226,9 @@ def _asked(verdict: Verdict) -> Event:
     )
 
 
-def _events(batch: Records, ids: Sequence[str], texts: Sequence[str], gateway: str) -> list[Event]:
+def _events(
+    batch: Records, ids: Sequence[str], texts: Sequence[str], topics: Sequence[str | None], gateway: str
+) -> list[Event]:
     source, received_at_ms = batch.source, batch.received_at_ms
     headers = split_all(texts, received_at_ms)
     return [
@@ -243,9 +242,10 @@ def _events(batch: Records, ids: Sequence[str], texts: Sequence[str], gateway: s
             host=header.host,
             app=header.app,
             severity=header.severity,
+            topic=topic,
             gateway=gateway or None,
         )
-        for event_id, text, header in zip(cast("Sequence[EventId]", ids), texts, headers, strict=True)
+        for event_id, text, topic, header in zip(cast("Sequence[EventId]", ids), texts, topics, headers, strict=True)
     ]
 
 

@@ -120,7 +120,7 @@ def test_a_bucket_that_is_not_there_is_an_outage_and_not_made(s3: LocalS3) -> No
 
 
 def test_a_server_that_hangs_is_an_outage_within_its_time(s3: LocalS3, url: str) -> None:
-    storage = open_storage(url, request_s=1.0)
+    storage = open_storage(url, request_s=1.0, attempts=1)
     storage.put("verdicts/a", pa.py_buffer(b"before"))
     s3.freeze()
     try:

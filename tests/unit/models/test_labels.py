@@ -34,6 +34,19 @@ def test_a_spelling_that_goes_on_from_another_of_the_same_label_adds_nothing() -
     assert [question.path for question in tree.questions] == [()]
 
 
+def test_a_question_with_more_answers_than_may_be_asked_for_is_several() -> None:
+    names, spellings = [f"label{n}" for n in range(7)], [[[n]] for n in range(7)]
+    whole, parted = LabelTree(names, spellings), LabelTree(names, spellings, most=3)
+    logs = np.log(np.linspace(0.05, 0.2, 7))
+
+    assert [(question.path, question.answers.tolist()) for question in parted.questions] == [
+        ((), [0, 1, 2]),
+        ((), [3, 4, 5]),
+        ((), [6]),
+    ]
+    assert parted.read([logs[:3], logs[3:6], logs[6:]]).tolist() == whole.read([logs]).tolist()
+
+
 @pytest.mark.parametrize(
     ("spellings", "reason"),
     [

@@ -124,7 +124,7 @@ def test_an_examination_says_what_is_there_and_leaves_nothing_behind(tmp_path: P
     found = examine(str(tmp_path))
 
     assert (found.part, found.state) == ("warehouse", "ok")
-    assert found.words.startswith(f"{tmp_path}: can be written; 1 days, 0.0 MiB")
+    assert found.words.startswith(f"{tmp_path}: can be written; 1 day, 0.0 MiB")
     assert files(tmp_path) == before
 
 
