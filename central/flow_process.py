@@ -9,6 +9,7 @@ import structlog
 from bytewax.dataflow import Dataflow
 
 from central.config import Config
+from dataflows.connectors.backlog import held
 from dataflows.connectors.courier import LANES
 from dataflows.running.disk_reserve import DiskReserve
 from dataflows.running.meters import Meters
@@ -43,13 +44,15 @@ class FlowProcess:
         self.meters = Meters(self.pulse.beat)
         self._name = name
         folder = Path(config.centre.state_dir) / name
-        self.state_dir = folder if options.process is None else folder / f"process-{options.process}"
+        # The same outside of a cluster, so that one can be made of it later.
+        self.state_dir = folder / f"process-{options.process or 0}"
         _make(self.state_dir)
         self._reserve = DiskReserve(self.state_dir)
         self._reserve.require_room()
         lock = StateLock(self.state_dir)
         opened.callback(lock.release)
         lock.acquire()
+        _require_nothing_left(folder, self.processes)
         self._committing = Committing.to(
             folder / "recovery",
             timedelta(milliseconds=config.centre.epoch_ms),
@@ -106,6 +109,25 @@ class FlowProcess:
 
     def settle(self) -> None:
         """Nothing: what is committed is all there is to keep."""
+
+
+def _require_nothing_left(folder: Path, processes: int) -> None:
+    """Refuse to run with fewer processes while those that are no more have something to deliver.
+
+    Raises:
+        ConfigError: which, and what to do.
+        UnavailableError: a backlog cannot be read.
+    """
+    for directory in sorted(folder.glob("process-*")):
+        number = directory.name.removeprefix("process-")
+        if not number.isdecimal() or int(number) < processes:
+            continue
+        for backlog in sorted(directory.glob("backlog/*.sqlite3")):
+            if held(backlog):
+                raise ConfigError(
+                    f"{backlog}: found payloads of a process that is no more, with {processes} processes; start as "
+                    f"many as before, {int(number) + 1} at least, until it is delivered"
+                )
 
 
 def _make(directory: Path) -> None:

@@ -94,7 +94,7 @@ def uplink_sink(
     return CourierSink(
         UPLINK,
         partial(UplinkCarrier, upward(config, config.uplink, contexts.get(UPLINK))),
-        lambda verdicts: [encode(verdict) for verdict in verdicts if verdict.revision < CENTRAL],  # what it has said
+        _ours,
         backlog_path(config, UPLINK),
         stop=stop,
         limits=Limits(backlog_bytes=config.uplink.backlog_max_bytes),
@@ -118,7 +118,7 @@ def _way(output: Output, config: Config, tls: ssl.SSLContext | None) -> tuple[Ca
         case MqttOutput():
             return _mqtt(output, gateway, tls), partial(_messages, encode)
         case KafkaOutput():
-            return _kafka(output, gateway), partial(_messages, encode)
+            return _kafka(output, gateway), _ours
         case Terminal():
             return _terminal(), partial(_messages, encode)
 
@@ -129,6 +129,11 @@ def _cef(output: SyslogOutput, gateway: str) -> cef.Cef:
 
 def _messages(write: Callable[[Verdict], bytes], verdicts: list[Verdict]) -> list[bytes]:
     return [write(verdict) for verdict in verdicts]
+
+
+def _ours(verdicts: list[Verdict]) -> list[bytes]:
+    """Return what the centre has not said itself: where that reads what we write, it would hear it again for ever."""
+    return [encode(verdict) for verdict in verdicts if verdict.revision < CENTRAL]
 
 
 def _mqtt(output: MqttOutput, gateway: str, tls: ssl.SSLContext | None) -> Callable[[], Carrier]:

@@ -34,7 +34,12 @@ OWNERS = {
     "opensearchpy": ("central/deliveries/index.py", "central/local_opensearch.py"),
     "duckdb": ("central/ask.py", "central/warehouse/*"),
     "evidently": ("central/drift.py",),
-    "pyarrow": ("central/ask.py", "central/deliveries/warehouse.py", "central/warehouse/*", "bench/central/warehouse.py"),
+    "pyarrow": (
+        "central/ask.py",
+        "central/deliveries/warehouse.py",
+        "central/warehouse/*",
+        "bench/central/warehouse.py",
+    ),
     "torch": ("quantize/*",),
     "transformers": ("quantize/*",),
     "tokenizers": ("quantize/*",),
@@ -45,7 +50,14 @@ OWNERS = {
     "stamina": ("models/engines/openai_server.py",),
     "bytewax": ("dataflows/*", "edge/*", "central/*", "bench/*"),
     "click": ("dataflows/running/commands.py", "*/main.py", "*/__main__.py", "edge/*", "quantize/*", "central/*"),
-    "rich": ("dataflows/running/findings.py", "edge/*", "quantize/*", "central/*", "bench/*", "dataflows/connectors/terminal.py"),
+    "rich": (
+        "dataflows/running/findings.py",
+        "edge/*",
+        "quantize/*",
+        "central/*",
+        "bench/*",
+        "dataflows/connectors/terminal.py",
+    ),
 }
 DISTRIBUTIONS = {
     "llama_cpp": "llama-cpp-python",

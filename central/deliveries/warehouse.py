@@ -73,8 +73,9 @@ def examine(url: str) -> Finding:
     storage.delete(_EXAMINED)
     found = [file for table in TABLES for file in storage.files(table.name) if day_of(file.name)]
     days = len({day_of(file.name) for file in found})
+    size_mib = sum(file.bytes for file in found) / (1 << 20)
     loose = sum(not is_settled(file.name) for file in found)
-    words = f"{storage.url}: can be written; {days} day{'' if days == 1 else 's'}, {sum(file.bytes for file in found) / (1 << 20):.1f} MiB"
+    words = f"{storage.url}: can be written; {days} day{'' if days == 1 else 's'}, {size_mib:.1f} MiB"
     if loose > _MANY_FILES:
         words += f"; {loose} small files make queries slow: `python -m central compact`"
         return Finding("warehouse", "note", words)

@@ -158,6 +158,8 @@ def answered_verdict(item: Item) -> Verdict:
         probabilities={name: float(name == label) for name in labels_of(verdict)},
         route="accepted",
         revision=item.answer_revision or 0,
+        reason="",
+        cached=None,
     )
 
 

@@ -57,6 +57,7 @@ def connected(memory_bytes: int = MEMORY_BYTES, scratch: Path | None = None) -> 
         connection = duckdb.connect(config=settings)
         try:
             connection.execute("SET TimeZone = 'UTC'")  # as days are
+            connection.execute("SET parquet_metadata_cache = true")  # a view may read a file more than once
             connection.execute("SET enable_progress_bar = false")  # it would be drawn into what is printed
             yield connection
         finally:

@@ -120,11 +120,12 @@ class KafkaProducer:
         producer.poll(0)  # it may still have to tell of an outage that is over
         self._failed, self._away = [], False
         self._complaints.clear()
+        told = self._told
         for position in positions:
             topic, key, value, headers = astuple(records[position])
             while True:
                 try:
-                    producer.produce(topic, value, key, on_delivery=self._told, headers=headers)
+                    producer.produce(topic, value, key, on_delivery=told, headers=headers or None)
                 except BufferError:
                     self._await(producer, len(producer) - 1)
                     continue

@@ -12,9 +12,10 @@ may write to all gateways, and who asks may not. No I/O.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from models.contracts.errors import ConfigError, InputError
 
@@ -34,6 +35,9 @@ class Exchange(Struct, frozen=True):
 
 UPLINK = Exchange("uplink", "received")
 DOWNLINK = Exchange("wanted", "answers")
+
+_Partition = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+_Offset = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]  # a client of Kafka's reads a negative one as a command
 
 Offsets = dict[int, int]
 """Of each partition the offset of the record that is to come next."""
@@ -90,7 +94,7 @@ def decode_wanted(payload: bytes) -> Offsets:
         InputError: it is none.
     """
     try:
-        return msgspec.json.decode(payload, type=Offsets)
+        return msgspec.json.decode(payload, type=dict[_Partition, _Offset])
     except msgspec.DecodeError as error:
         raise InputError(f"offsets: {error}") from error
 

@@ -74,4 +74,5 @@ def _refused(event: Event, error: InputError) -> DeadLetter:
         detail=str(error),
         raw=event.text.encode("utf-8", "surrogatepass"),
         topic=event.topic,
+        gateway=event.gateway,
     )

@@ -222,7 +222,6 @@ def _asked(verdict: Verdict) -> Event:
         topic=verdict.topic,
         gateway=verdict.gateway,
         revision=CENTRAL,
-        context=verdict.context,
     )
 
 

@@ -1,6 +1,8 @@
 """Where the flow remembers how far it came, and what `bytewax.run` was told about that."""
 
 import argparse
+import fcntl
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -74,8 +76,14 @@ def recovery_config(directory: Path, backup: timedelta, partitions: int = 1) -> 
         ConfigError: it cannot be made.
     """
     try:
-        if not any(directory.glob("part-*.sqlite3")):
-            _make(directory, partitions)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        place = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX)  # the processes of a cluster start at once
+            if not any(directory.glob("part-*.sqlite3")):
+                _make(directory, partitions)
+        finally:
+            os.close(place)
     except OSError as error:
         raise ConfigError(
             f"recovery store {directory}: cannot be made: {error}; look at the directory, its owner and the disk"

@@ -153,7 +153,12 @@ class Service:
         except BytewaxRuntimeError as error:
             return _root_cause(error)
         except BaseException as error:
-            if type(error).__name__ == "PanicException":  # a thread of bytewax's own: the line to a peer has broken
+            if "routing map" in str(error):
+                raise ConfigError(
+                    f"recovery store {committing.directory}: {error}; a source or a sink that it knows is gone: put "
+                    "it back, or move the store away and begin anew"
+                ) from error
+            if type(error).__name__ == "PanicException" and committing.addresses:  # a line to a peer has broken
                 return UnavailableError("another process of the cluster has ended; start all of them again")
             if not isinstance(error, RuntimeError) or "SqliteFailure" not in str(error):  # likewise a panic
                 raise

@@ -26,8 +26,8 @@ Count = Annotated[int, Meta(ge=0)]
 Number = Annotated[int, Meta(ge=1)]
 """Counts releases and policies; a higher number is newer."""
 
-UnixMillis = Annotated[int, Meta(ge=0)]
-"""Milliseconds since 1970-01-01T00:00:00Z, by the clock that the field's name says."""
+UnixMillis = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+"""Milliseconds since 1970-01-01T00:00:00Z, to the end of the year 9999, by the clock that the field's name says."""
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 """0 asks the kernel for a free one."""

@@ -128,8 +128,9 @@ class FallbackClassifier:
             self._state = step(self._state, Looking(), self._patience, self._chance.random())
             try:
                 engine = self._open()
-            except (UnavailableError, UntrustedError, ConfigError) as error:
-                self._reason = "engine-down" if isinstance(error, UnavailableError) else "engine-untrusted"
+            except Exception as error:  # noqa: BLE001 - nobody else would ever look again
+                trusted = not isinstance(error, UntrustedError | ConfigError)
+                self._reason = "engine-down" if trusted else "engine-untrusted"
                 with self._lock:
                     self._given_up(Failed(), str(error))
                 continue

@@ -22,7 +22,7 @@ from models.engines.field_grammar import grammar_of, values_of
 from models.engines.memory import REMEMBERED, Memory
 from models.engines.openai_server import OpenAiServer
 from models.engines.rehearsal import Rehearsal
-from models.engines.server_dialects import DIALECTS, Dialect, read_text, served
+from models.engines.server_dialects import DIALECTS, Dialect, served
 from models.engines.unanswered import Reason, unanswered
 from models.labels import Float64s
 from models.vocabulary import TextEncoder
@@ -178,7 +178,7 @@ class OpenAiClassifier:
     async def _fields(self, prompt: Sequence[int], label: int, body: str) -> Fields:
         spelling = self._task.label_tokens[label]
         request = self._dialect.text([*prompt, *spelling], self._grammar, ANSWER_TOKENS - len(spelling))
-        return values_of(self._release.task, read_text(await self._post(request)), body)
+        return values_of(self._release.task, self._dialect.read_text(await self._post(request)), body)
 
     async def _end(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

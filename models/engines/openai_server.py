@@ -21,6 +21,7 @@ _QUOTED: Final = 200
 _OK: Final = 200
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOCKED: Final = frozenset({401, 403})
+_GONE: Final = frozenset({*_LOCKED, 404, 405})  # of a request that it took before: a key or a model was taken away
 
 # A line in the log for each attempt would be a flood where an engine hangs; what came of it is counted.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -89,7 +90,7 @@ class OpenAiServer:
         said = f"{where}: answers {response.status}"
         if body is None:  # else it might tell an event
             said = f"{said}: {reply[:_QUOTED].decode('utf-8', 'replace')}"
-        if response.status in _BUSY:
+        if response.status in _BUSY or (body is not None and response.status in _GONE):
             raise UnavailableError(said)
         if response.status in _LOCKED:
             raise ConfigError(f"{said}; set `api_key` to one that it takes")

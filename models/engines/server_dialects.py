@@ -74,6 +74,12 @@ class Dialect(Protocol):
         """
 
     def text(self, prompt: Sequence[int], grammar: str, most_tokens: int) -> Request: ...
+    def read_text(self, reply: bytes) -> str:
+        """Return what was written.
+
+        Raises:
+            UntrustedError: the reply is none.
+        """
 
 
 class _Models(Struct, frozen=True):
@@ -87,6 +93,7 @@ class _Choice(Struct, frozen=True):
 
 class _Completion(Struct, frozen=True):
     choices: list[_Choice]
+    model: str = ""
 
 
 class _Tokens(Struct, frozen=True):
@@ -171,7 +178,7 @@ class VllmDialect:
         )
 
     def read_labels(self, reply: bytes, answers: Sequence[int]) -> Float64s:
-        told = _read(reply, _VllmLogprobs, "log-probabilities", inside=True).top_logprobs
+        told = _logprobs(reply, self._model, _VllmLogprobs).top_logprobs
         found = told[0] if told else {}
         missing = [answer for answer in answers if _NUMBERED(answer) not in found]
         if missing:
@@ -180,6 +187,9 @@ class VllmDialect:
 
     def text(self, prompt: Sequence[int], grammar: str, most_tokens: int) -> Request:
         return self._complete(prompt, max_tokens=most_tokens, structured_outputs={"grammar": grammar})
+
+    def read_text(self, reply: bytes) -> str:
+        return _choice(reply, self._model).text
 
     def _complete(self, prompt: Sequence[int], **more: object) -> Request:
         return request("/v1/completions", model=self._model, prompt=list(prompt), temperature=0, **more)
@@ -206,7 +216,7 @@ class LlamaDialect:
         return self._complete(prompt, max_tokens=1, logprobs=max(_TOLD, len(answers)), logit_bias=preferred)
 
     def read_labels(self, reply: bytes, answers: Sequence[int]) -> Float64s:
-        content = _read(reply, _LlamaLogprobs, "log-probabilities", inside=True).content
+        content = _logprobs(reply, self._model, _LlamaLogprobs).content
         if len(content) != 1 or content[0].id not in answers:
             raise UntrustedError("the server did not choose one of the tokens that it was asked about")
         told = {token.id: token.logprob for token in content[0].top_logprobs} | {content[0].id: content[0].logprob}
@@ -217,6 +227,9 @@ class LlamaDialect:
 
     def text(self, prompt: Sequence[int], grammar: str, most_tokens: int) -> Request:
         return self._complete(prompt, max_tokens=most_tokens, grammar=grammar)
+
+    def read_text(self, reply: bytes) -> str:
+        return _choice(reply, self._model).text
 
     def _complete(self, prompt: Sequence[int], **more: object) -> Request:
         return request(
@@ -297,27 +310,24 @@ def served(reply: bytes, wanted: str, where: str) -> Served:
     return found[0]
 
 
-def read_text(reply: bytes) -> str:
-    """Return what was written.
-
-    Raises:
-        UntrustedError: the reply is none.
-    """
-    return _choice(reply).text
-
-
-def _choice(reply: bytes) -> _Choice:
-    choices = _read(reply, _Completion, "completion").choices
-    if len(choices) != 1:
-        raise UntrustedError(f"the server's completion has {len(choices)} choices, one wanted")
-    return choices[0]
+def _choice(reply: bytes, model: str) -> _Choice:
+    completion = _read(reply, _Completion, "completion")
+    if completion.model not in ("", model):  # it came back as another, and nobody was there to notice
+        raise UntrustedError(f"the server's completion is of `{completion.model}`, `{model}` was asked")
+    if len(completion.choices) != 1:
+        raise UntrustedError(f"the server's completion has {len(completion.choices)} choices, one wanted")
+    return completion.choices[0]
 
 
-def _read(reply: bytes, kind: type[S], what: str, *, inside: bool = False) -> S:
-    """Decode a reply, or the log-probabilities inside a completion."""
+def _logprobs(reply: bytes, model: str, kind: type[S]) -> S:
     try:
-        if inside:
-            return msgspec.convert(_choice(reply).logprobs, kind)
+        return msgspec.convert(_choice(reply, model).logprobs, kind)
+    except msgspec.ValidationError as error:
+        raise UntrustedError(f"the server's log-probabilities: {error}") from error
+
+
+def _read(reply: bytes, kind: type[S], what: str) -> S:
+    try:
         return msgspec.json.decode(reply, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UntrustedError(f"the server's {what}: {error}") from error

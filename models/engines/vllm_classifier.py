@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -20,6 +21,7 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import psutil
 from msgspec import Struct
 from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.sampling_params import StructuredOutputsParams
@@ -78,6 +80,10 @@ class VllmClassifier:
         before = set(multiprocessing.active_children())
         self._llm = self._started(context_tokens, options)
         self._processes = [child for child in multiprocessing.active_children() if child not in before]
+        # They are to end with it, and do not where it is killed.
+        self._workers = [
+            worker for child in self._processes for worker in psutil.Process(child.pid).children(recursive=True)
+        ]
         try:
             tokeniser: Any = self._llm.get_tokenizer()
             self._task = DecoderTask(
@@ -226,6 +232,9 @@ class VllmClassifier:
         for process in self._processes:
             process.kill()
             process.join()
+        for worker in self._workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
         self._llm.llm_engine.engine_core.outputs_queue.put_nowait(EngineDeadError())
 
     def _end_of_it(self) -> UnavailableError:

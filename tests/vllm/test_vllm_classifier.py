@@ -138,6 +138,8 @@ def test_an_engine_that_is_hurt_is_replaced_and_no_event_is_without_an_opinion(
         assert eventually(lambda: classifier.is_answering)
         assert {opinion.unanswered for opinion in classifier.classify(fresh(3))} == {""}
         assert not process.is_alive()
+        assert engine._workers
+        assert not any(worker.is_running() for worker in engine._workers)
         # Whoever waited for the engine does so no more.
         assert eventually(lambda: "vllm-engine" not in {thread.name for thread in threading.enumerate()})
 

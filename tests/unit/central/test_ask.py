@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from central.ask import EXAMPLES, ask, asked
+from central.ask import ask, asked
 from central.deliveries.warehouse import WarehouseCarrier
 from central.warehouse.compaction import compact_all
+from central.warehouse.examples import EXAMPLES
 from central.warehouse.storage import open_storage
 from central.warehouse.tables import ANSWERS
 from models.contracts.answer import Answer
@@ -207,6 +208,15 @@ def test_what_is_no_question_to_the_views_is_said_in_words_and_changes_nothing(
 
     assert words in str(told.value)
     assert sorted(url.rglob("*")) == before
+
+
+def test_a_question_is_bounded_in_utc_and_draws_nothing(tmp_path: Path) -> None:
+    sql = (
+        "SELECT current_setting('memory_limit'), current_setting('TimeZone'), current_setting('enable_progress_bar'), "
+        "current_setting('autoinstall_known_extensions')"
+    )
+
+    assert rows(tmp_path, sql) == [("1.0 GiB", "UTC", False, False)]
 
 
 def test_python_variables_are_no_tables(tmp_path: Path) -> None:

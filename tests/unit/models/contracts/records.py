@@ -16,7 +16,7 @@ from models.contracts.verdict import Verdict
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)  # JSON in UTF-8 has no lone surrogates
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 event_ids = texts.map(EventId)
-moments = st.integers(0, sys.maxsize)
+moments = st.integers(0, 253_402_300_799_999)  # to the end of the year 9999
 probabilities = st.floats(0, 1)
 numbers = st.integers(1, sys.maxsize)
 maybe_text = st.none() | texts

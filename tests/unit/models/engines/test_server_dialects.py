@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.contracts.errors import ConfigError, UntrustedError
-from models.engines.server_dialects import LlamaDialect, Served, VllmDialect, read_text, served
+from models.engines.server_dialects import LlamaDialect, Served, VllmDialect, served
 
 MODEL = Served(id="tiny", owned_by="vllm", max_model_len=512)
 VLLM = VllmDialect(MODEL, b'{"added_tokens_decoder": {"7": "<|im_end|>"}, "chat_template": "T"}')
@@ -132,7 +132,13 @@ def test_an_answer_that_is_none_is_refused(dialect: VllmDialect | LlamaDialect, 
 @pytest.mark.parametrize("reply", [b'{"choices": [{"text": 3}]}', b'{"choices": 3}', b"text"])
 def test_a_text_that_is_none_is_refused(reply: bytes) -> None:
     with pytest.raises(UntrustedError):
-        read_text(reply)
+        VLLM.read_text(reply)
+
+
+def test_an_answer_of_another_model_than_was_asked_is_refused() -> None:
+    assert VLLM.read_text(b'{"model": "tiny", "choices": [{"text": "x"}]}') == "x"
+    with pytest.raises(UntrustedError, match="is of `huge`, `tiny` was asked"):
+        VLLM.read_text(b'{"model": "huge", "choices": [{"text": "x"}]}')
 
 
 def test_tokens_without_their_spellings_are_refused() -> None:
