@@ -120,9 +120,7 @@ def test_a_second_gateway_on_the_same_state_is_refused_and_the_first_goes_on(tmp
             assert second.wait(STARTS_WITHIN_S) == 2
         finally:
             second.kill()
-        assert (
-            f"lock: held by process {gateway.process.pid}; one process per state directory" in second.log_tail()
-        )
+        assert f"lock: held by process {gateway.process.pid}; one process per state directory" in second.log_tail()
         gateway.send(*SAMPLE[:10])
         gateway.await_answers(10)
 
