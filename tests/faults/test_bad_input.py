@@ -88,4 +88,10 @@ def test_a_port_in_use_is_named_with_what_to_do_and_may_be_free_at_the_next_star
 
 def test_more_than_one_worker_is_refused(tmp_path: Path, quick_model: Path) -> None:
     gateway = Gateway(tmp_path, quick_model, environment={"BYTEWAX_WORKERS_PER_PROCESS": "2"})
-    assert "bytewax.run: found -w, -i or -a, wanted none of them" in refused(gateway)
+    assert "bytewax.run: found -w 2, wanted 1" in refused(gateway)
+
+
+def test_a_gateway_is_no_process_of_a_cluster(tmp_path: Path, quick_model: Path) -> None:
+    environment = {"BYTEWAX_PROCESS_ID": "0", "BYTEWAX_ADDRESSES": "127.0.0.1:2101"}
+    gateway = Gateway(tmp_path, quick_model, environment=environment)
+    assert "found -i and -a, wanted neither" in refused(gateway)

@@ -66,7 +66,7 @@ def test_a_start_on_a_full_disk_is_refused_in_words_and_succeeds_once_there_is_r
     assert gateway.process.wait(STARTS_WITHIN_S) == 1
     said = gateway.process.log_tail()
     assert "Traceback" not in said
-    assert f"`gateway.state_dir` {gateway.state}: found 0 bytes free on its disk, wanted at least" in said
+    assert f"`state_dir` {gateway.state}: found 0 bytes free on its disk, wanted at least" in said
     os.truncate(ballast, 0)
     with running(gateway):
         gateway.send(*SAMPLE[:10])
