@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +42,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         (name,) = mark.args
         if shutil.which(name, path=SYSTEM_PATH) is None:
             absent(f"{name} is not installed; on Debian: apt-get install {name}")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Undo what a command that ran within the tests' process made of logs: the next one's level may be another."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
@@ -83,15 +82,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, model: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, model: Path) -> Bench:
     made = Bench(tmp_path, model)
     teach(made.cache, *logins(30))
     teach(made.cache, *logins(2, user="admin"))
     teach(made.cache, "door 7 opened")
     teach(made.cache, "job 12345 ended")
     teach(made.cache, "job 12346 ended", opinion=CRITICAL)
-    yield made
-    structlog.reset_defaults()  # the command's output was that of the runner
+    return made
 
 
 @pytest.fixture
