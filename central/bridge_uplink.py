@@ -18,7 +18,7 @@ from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing, reason
 from dataflows.connectors.mqtt_requests import Request
 from dataflows.connectors.uplink import MESSAGE_LINES
 from models.contracts.errors import InputError, UnavailableError
-from models.contracts.event import DeadLetter
+from models.contracts.event import DeadLetter, is_of
 from models.contracts.policy import Route
 from models.contracts.scalars import EventId
 from models.contracts.verdict import CENTRAL
@@ -93,6 +93,10 @@ def _sort(whole: Sorted, request: Request, line: bytes, names: Names, now_ms: in
     if verdict.gateway != request.gateway:
         found = f"of gateway `{verdict.gateway}`, sent by `{request.gateway}`"
         whole.letters.append(_letter(request, line, "of-another-gateway", found, now_ms))
+        return
+    if not is_of(request.gateway, verdict.id):
+        found = f"id `{verdict.id}`, which is none of gateway `{request.gateway}`"
+        whole.letters.append(_letter(request, line, "not-a-gateways-id", found, now_ms))
         return
     if verdict.revision >= CENTRAL:
         found = f"revision {verdict.revision}; a gateway's are below {CENTRAL}"

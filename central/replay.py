@@ -29,7 +29,7 @@ from dataflows.connectors.kafka_publisher import Outgoing
 from dataflows.connectors.kafka_reader import read_whole
 from dataflows.connectors.kafka_transaction import Transactions
 from models.contracts.errors import ConfigError, InputError
-from models.contracts.event import DeadLetter
+from models.contracts.event import DeadLetter, is_of
 from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import decode_dead_letter, decode_verdict, encode
 
@@ -164,6 +164,8 @@ class _Roads:
         verdict = _verdict(letter)
         # A gateway speaks for itself alone, and nobody speaks for the centre: as in `bridge_uplink.py`.
         if verdict is None or verdict.gateway != letter.gateway or verdict.revision >= CENTRAL:
+            return ()
+        if not is_of(verdict.gateway or "", verdict.id):
             return ()
         verdicts, questions = self._names.verdicts, self._names.questions
         return (verdicts, questions) if verdict.route in QUESTIONS else (verdicts,)

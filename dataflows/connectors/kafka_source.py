@@ -11,13 +11,14 @@ disk, so that whoever watches the group's lag sees it; nothing is ever read from
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from threading import Event
 from time import monotonic, time
 from typing import Literal, cast
 
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
 from dataflows.connectors.batch import Batch
@@ -30,6 +31,8 @@ _IDLE_S = 0.005
 _AWAY_S = 0.05
 _ASK_WITHIN_S = 2.0  # a broker that does not answer holds the flow up so long, and then every `_RETRY_S`
 _RETRY_S = 5.0
+_DAY_MS = 24 * 3600 * 1000
+_LAST_MS = 253_402_300_799_999  # of the year 9999
 _AHEAD_KB = 16 << 10  # read ahead in memory by each slot: a second of the fastest flow
 
 Offsets = dict[int, int]  # partition to the offset of the next record
@@ -48,7 +51,7 @@ class Consuming(Struct, frozen=True, kw_only=True):
     topic: str
     group: str
     name: str  # of the source
-    start: Literal["oldest", "newest"] = "oldest"  # of a partition that is there when the flow first starts
+    start: Literal["oldest", "newest"] = "oldest"  # of a partition that is there when its group first reads
     gone: Literal["oldest", "newest", "stop"] = "stop"
     slots: int = 1
     process: int = 0  # our number in a cluster: we read the slots that leave it when they are divided by `processes`
@@ -69,7 +72,7 @@ class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
         if consuming.slots < consuming.processes:
             raise ConfigError(
                 f"source {consuming.name}: found {consuming.slots} slots for {consuming.processes} processes, wanted "
-                "at least one each; the number of slots belongs to the recovery store, so start fewer processes"
+                "at least one each; start fewer processes, or more slots"
             )
         self._consuming = consuming
         self._stop = stop
@@ -78,10 +81,11 @@ class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
     def list_parts(self) -> list[str]:
         # Those of others are theirs to read: nothing that is read here crosses to another process.
         of = self._consuming
-        return [f"slot-{number}" for number in range(of.process, of.slots, of.processes)]
+        # With other slots, other parts: what one of four read is not what one of two is to read.
+        return [f"slot-{number}-of-{of.slots}" for number in range(of.process, of.slots, of.processes)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: Offsets | None) -> "KafkaSlot":  # noqa: ARG002
-        slot = int(for_part.removeprefix("slot-"))
+        slot = int(for_part.split("-")[1])
         return KafkaSlot(self._consuming, slot, resume_state, self._stop, drain=self._drain)
 
 
@@ -161,7 +165,12 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
                 self._gaps.add(partition)
             else:
                 self._on_error(error)
-        return [self._batch(partition, found) for partition, found in by_partition.items()]
+        # A batch has one moment. What keeps records by the day must find the same one for a record that is read again.
+        return [
+            self._batch(partition, list(together))
+            for partition, found in by_partition.items()
+            for _, together in groupby(found, lambda message: _written_at_ms(message) // _DAY_MS)
+        ]
 
     def _batch(self, partition: int, messages: Sequence[Message]) -> Batch:
         self._said.clear()
@@ -171,7 +180,7 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         headers = [headers_of(message) for message in messages]
         return Batch(
             source=self._consuming.name,
-            received_at_ms=int(time() * 1000),
+            received_at_ms=_written_at_ms(messages[0]),
             records=[message.value() or b"" for message in messages],
             ids=[f"{topic}.{partition}.{offset}" for offset in offsets],
             topics=[topic] * len(messages),
@@ -212,6 +221,11 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         """Return the offset to read a partition from: a number in any case, or a crash could skip what comes."""
         if partition in self._next:
             return self._next[partition]
+        # Without a place in the recovery store, which is new or had other slots, the group's is the next best: it is
+        # committed behind the store's, and whatever comes twice by that is the same by its id.
+        (known,) = self._consumer.committed([TopicPartition(self._consuming.topic, partition)], timeout=_ASK_WITHIN_S)
+        if known.offset >= 0:
+            return known.offset
         low, high = self._span(partition)
         # One that was added since is read whole.
         return high if self._is_first_start and self._consuming.start == "newest" else low
@@ -264,3 +278,9 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         if error.code() not in self._said:
             self._said.add(error.code())
             log.warning("kafka_unavailable", brokers=self._consuming.cluster.brokers, reason=reason(error))
+
+
+def _written_at_ms(message: Message) -> int:
+    """Return when a record was written, by the clock of its writer or, where the topic says so, the broker's."""
+    kind, at_ms = message.timestamp()
+    return int(time() * 1000) if kind == TIMESTAMP_NOT_AVAILABLE else min(max(at_ms, 0), _LAST_MS)

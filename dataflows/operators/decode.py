@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from dataflows.observer import Observer
 from models.contracts.errors import InputError
-from models.contracts.event import DeadLetter, Event
+from models.contracts.event import DeadLetter, Event, id_of, is_of
 from models.contracts.scalars import EventId
 from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import decode_verdict
@@ -69,7 +69,7 @@ class Reading(Struct, frozen=True, kw_only=True):
 
 
 PLAIN = Reading()
-_LONGEST_ID = 128  # characters; a longer sender's id is not one
+_LONGEST_ID = 128  # bytes; a longer sender's id is not one
 _TOPIC_DIGEST_BYTES = 16  # too many for a sender to find a topic that passes for another's
 # What stands in place of what cannot be written, and surrogates, which cannot: two ids that differ there would be one.
 _UNREADABLE = re.compile("[\ufffd\ud800-\udfff]")
@@ -196,6 +196,10 @@ def _take_verdicts(whole: Decoded, batch: Records, reading: Reading) -> None:
                 found = f"revision {verdict.revision}, wanted one of a gateway's, below {CENTRAL}"
                 whole.letters.append(_letter(batch, index, _Refused("not-a-question", found)))
                 continue
+            if verdict.gateway is None or not is_of(verdict.gateway, verdict.id):
+                found = f"id `{verdict.id}`, which is none of gateway `{verdict.gateway}`"
+                whole.letters.append(_letter(batch, index, _Refused("not-a-question", found)))
+                continue
             whole.events.append(_asked(verdict))
         elif reading.kind == "verdicts" or verdict.gateway == reading.gateway:
             whole.answers.append(verdict)
@@ -230,6 +234,8 @@ def _events(
 ) -> list[Event]:
     source, received_at_ms = batch.source, batch.received_at_ms
     headers = split_all(texts, received_at_ms)
+    if gateway:
+        ids = [id_of(gateway, own_id) for own_id in ids]
     return [
         Event(
             id=event_id,
@@ -355,6 +361,6 @@ def _id_at(payload: Any, path: str, origin: _Origin) -> str:
     if isinstance(found, bool) or not isinstance(found, (str, int)):
         return origin.own_id
     written = str(found)
-    if not 0 < len(written) <= _LONGEST_ID or _UNREADABLE.search(written):
+    if not written or _UNREADABLE.search(written) or len(written.encode()) > _LONGEST_ID:
         return origin.own_id
     return origin.of(found)

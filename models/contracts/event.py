@@ -41,3 +41,16 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=Fals
     gateway: Name | None = None  # which gateway sent it
     key: bytes | None = None  # of a Kafka record, as its headers
     headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def id_of(gateway: str, own_id: str) -> EventId:
+    """Return the id, among the events of all gateways, of what one of them calls `own_id`.
+
+    No name has a `~`, so that of no gateway is the beginning of another's ids.
+    """
+    return EventId(f"{gateway}~{own_id}")
+
+
+def is_of(gateway: str, event_id: EventId) -> bool:
+    """Tell whether a gateway may speak of this event: whoever has it from that gateway asks before it counts."""
+    return event_id.startswith(f"{gateway}~")

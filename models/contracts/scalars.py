@@ -5,9 +5,10 @@ from typing import Annotated, NewType
 from msgspec import Meta
 
 EventId = NewType("EventId", str)
-"""`<origin>.<position>`: names one record of one source, the same after any crash.
+"""`<gateway>~<origin>.<position>`: names one record of one source, the same after any crash.
 
-Where senders name their records themselves, source, topic and that name stand for the position.
+Where senders name their records themselves, source, topic and that name stand for the position. What no gateway saw,
+but the centre or a command, has no gateway in front.
 """
 
 _NAME = Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")

@@ -18,7 +18,7 @@ from dataflows.connectors.mqtt_answers import Answers, AnswersFetcher
 from dataflows.connectors.mqtt_uplink import UplinkCarrier, Upward
 from dataflows.connectors.spool import Spool, SpoolReader
 from models.contracts.errors import UnavailableError
-from models.contracts.scalars import EventId
+from models.contracts.event import id_of
 from models.contracts.wire import decode_verdict, encode
 from tests.fakes.verdicts import verdict
 from tests.real.intake import wait_until
@@ -113,7 +113,7 @@ def carrier(broker: Mosquitto, gateway: str = "gw", **changed: object) -> Uplink
 
 
 def verdicts(first: int, stop: int, gateway: str = "gw", **changed: object) -> list[bytes]:
-    return [encode(verdict(id=EventId(f"{gateway}.{at}"), gateway=gateway, **changed)) for at in range(first, stop)]
+    return [encode(verdict(id=id_of(gateway, str(at)), gateway=gateway, **changed)) for at in range(first, stop)]
 
 
 def delivered(carrier: UplinkCarrier, payloads: Sequence[bytes], within_s: float = 90.0) -> None:

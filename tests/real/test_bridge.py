@@ -70,7 +70,7 @@ def test_what_is_confirmed_to_a_gateway_is_in_kafka_byte_for_byte(
 
     found = read_all(kafka, names.verdicts)
     assert sorted(record.value for record in found) == sorted(sent)
-    assert {record.key for record in found} == {f"gw.{at}".encode() for at in range(2500)}
+    assert {record.key for record in found} == {f"gw~{at}".encode() for at in range(2500)}
     assert read_all(kafka, names.questions) == []
     assert list(to_centre.deliver([])) == []
     to_centre.close()
@@ -101,7 +101,7 @@ def test_what_is_no_verdict_of_this_gateways_is_a_dead_letter_and_its_neighbours
     (ours,) = verdicts(0, 1, route="escalated")
     (of_others,) = verdicts(0, 1, "other")
     (presumptuous,) = verdicts(1, 2, revision=CENTRAL)
-    newer = ours.replace(b'"id":"gw.0"', b'"id":"gw.9","since_version_2":{"a":[1]}')
+    newer = ours.replace(b'"id":"gw~0"', b'"id":"gw~9","since_version_2":{"a":[1]}')
     unknown = ours.replace(b"verdict/1", b"verdict/2")
     batch = [ours, b"\x00\xff no JSON", of_others, presumptuous, newer, unknown]
     to_centre = carrier(broker)

@@ -199,7 +199,7 @@ def test_what_is_not_ours_too_large_or_of_a_newer_schema_becomes_a_dead_letter_w
         b"large": os.urandom(900_000),
         b"empty": b"",
         b"null": None,
-        b"question": encode(verdict(id="question", text="event 1", route="escalated", gateway="gw-1")),
+        b"question": encode(verdict(id="gw-1~1", text="event 1", route="escalated", gateway="gw-1")),
     }
     producer = Producer({"bootstrap.servers": flow.kafka.brokers, "log_level": 0})
     for key, value in records.items():
@@ -209,7 +209,7 @@ def test_what_is_not_ours_too_large_or_of_a_newer_schema_becomes_a_dead_letter_w
     flow.drained(1, "--questions")
 
     ((_, answer),) = flow.verdicts()
-    assert (answer.id, answer.gateway, answer.revision) == ("question", "gw-1", CENTRAL)
+    assert (answer.id, answer.gateway, answer.revision) == ("gw-1~1", "gw-1", CENTRAL)
     letters = {letter.key: letter for _, letter in flow.letters()}
     assert {key: letter.raw for key, letter in letters.items()} == {
         key: value or b"" for key, value in records.items() if key != b"question"

@@ -170,25 +170,26 @@ def test_what_the_bridge_refused_goes_where_the_bridge_would_have_put_it(centre:
             headers=(),
         )
 
-    sure = encode(verdict(id="a", gateway="gw-1"))
-    doubted = encode(verdict(id="b", gateway="gw-1", route="escalated"))
+    sure = encode(verdict(id="gw-1~a", gateway="gw-1"))
+    doubted = encode(verdict(id="gw-1~b", gateway="gw-1", route="escalated"))
     centre.bury(
         refused(0, "not-a-verdict", sure),  # of a schema that the centre reads by now
         refused(1, "not-a-verdict", doubted),
-        refused(2, "of-another-gateway", encode(verdict(id="c", gateway="gw-2"))),
-        refused(3, "not-a-gateways-revision", encode(verdict(id="d", gateway="gw-1", revision=CENTRAL))),
-        refused(4, "not-a-verdict", b"nothing of the kind"),
+        refused(2, "of-another-gateway", encode(verdict(id="gw-2~c", gateway="gw-2"))),
+        refused(3, "not-a-gateways-revision", encode(verdict(id="gw-1~d", gateway="gw-1", revision=CENTRAL))),
+        refused(4, "not-a-gateways-id", encode(verdict(id="gw-2~a", gateway="gw-1"))),
+        refused(5, "not-a-verdict", b"nothing of the kind"),
     )
     done = centre.replay()
 
     assert done.back == {centre.names.verdicts: 2, centre.names.questions: 1}
     assert sorted(done.stuck) == [
         f"{reason}: it has no way back of its own; say whither"
-        for reason in ("not-a-gateways-revision", "not-a-verdict", "of-another-gateway")
+        for reason in ("not-a-gateways-id", "not-a-gateways-revision", "not-a-verdict", "of-another-gateway")
     ]
     assert {(record.key, record.value) for record in centre.there(centre.names.verdicts)} == {
-        (b"a", sure),
-        (b"b", doubted),
+        (b"gw-1~a", sure),
+        (b"gw-1~b", doubted),
     }
     assert [record.value for record in centre.there(centre.names.questions)] == [doubted]
 

@@ -100,7 +100,7 @@ def test_who_says_the_password_reads_and_publishes_and_needs_no_group_for_that(g
 
     assert [record.value for record in read_whole(cluster, topic)] == [PAYLOAD]
     consuming = Consuming(cluster=cluster, topic=topic, group="not-ours", name="events")
-    slot = KafkaSource(consuming, Event(), drain=True).build_part("records", "slot-0", None)
+    slot = KafkaSource(consuming, Event(), drain=True).build_part("records", "slot-0-of-1", None)
     read: list[bytes] = []
     try:
         while not read:

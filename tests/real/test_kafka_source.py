@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Event
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from dataflows.connectors.batch import Batch
 from dataflows.connectors.kafka import Cluster
 from dataflows.connectors.kafka_source import Consuming, KafkaSlot, KafkaSource, Offsets
 from models.contracts.errors import ConfigError
+from tests.real.intake import wait_until
 
 WITHIN_S = 60.0
 
@@ -35,7 +36,7 @@ def consuming(kafka: LocalKafka, topic: str, **wanted: Any) -> Consuming:
 
 @contextmanager
 def slot(
-    of: Consuming, resume: Offsets | None = None, *, drain: bool = True, part: str = "slot-0"
+    of: Consuming, resume: Offsets | None = None, *, drain: bool = True, part: str = "slot-0-of-1"
 ) -> Iterator[KafkaSlot]:
     with closing(KafkaSource(of, Event(), drain=drain).build_part("records", part, resume)) as partition:
         yield partition
@@ -85,13 +86,52 @@ def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) ->
     assert sorted(number for mine in found for number in mine) == list(range(30))
 
 
+def test_with_other_slots_and_without_a_store_the_group_says_where_to_go_on(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic, partitions=2)
+    produce(kafka, topic, range(40), partitions=2)
+    with slot(consuming(kafka, topic), drain=False) as partition:
+        assert sorted(numbers(read(partition, 40))) == list(range(40))
+        partition.snapshot()
+        partition.next_batch()  # commits
+        wait_until(lambda: sum(committed(kafka, topic, at) for at in range(2)) == 40, "the group's offsets", WITHIN_S)
+    produce(kafka, topic, range(40, 60), partitions=2)
+
+    shared = consuming(kafka, topic, slots=2, start="newest")
+    found = []
+    for part in KafkaSource(shared, Event()).list_parts():
+        with slot(shared, part=part) as partition:
+            found += numbers(read(partition))
+    assert sorted(found) == list(range(40, 60))
+
+
+def test_a_record_that_is_read_again_is_of_the_day_on_which_it_was_written(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    producer = Producer({"bootstrap.servers": kafka.brokers, "log_level": 0})
+    day_ms = 24 * 3600 * 1000
+    midnight_ms = int(time() * 1000) // day_ms * day_ms
+    written_ms = [midnight_ms - 2, midnight_ms - 1, midnight_ms, midnight_ms + 1, midnight_ms - 1]
+    for number, at_ms in enumerate(written_ms):
+        producer.produce(topic, str(number).encode(), timestamp=at_ms)
+    assert producer.flush(WITHIN_S) == 0
+    with slot(consuming(kafka, topic)) as partition:
+        batches = read(partition)
+
+    assert numbers(batches) == [0, 1, 2, 3, 4]
+    days = {number: batch.received_at_ms // day_ms for batch in batches for number in numbers([batch])}
+    assert [days[number] for number in range(5)] == [at_ms // day_ms for at_ms in written_ms]
+
+
 def test_the_processes_of_a_cluster_share_the_slots_and_none_of_them_may_be_idle(kafka: LocalKafka, topic: str) -> None:
     def of(process: int, processes: int) -> list[str]:
         shared = consuming(kafka, topic, slots=4, process=process, processes=processes)
         return KafkaSource(shared, Event()).list_parts()
 
-    assert of(0, 1) == ["slot-0", "slot-1", "slot-2", "slot-3"]
-    assert [of(process, 3) for process in range(3)] == [["slot-0", "slot-3"], ["slot-1"], ["slot-2"]]
+    assert of(0, 1) == ["slot-0-of-4", "slot-1-of-4", "slot-2-of-4", "slot-3-of-4"]
+    assert [of(process, 3) for process in range(3)] == [
+        ["slot-0-of-4", "slot-3-of-4"],
+        ["slot-1-of-4"],
+        ["slot-2-of-4"],
+    ]
     with pytest.raises(ConfigError, match="found 4 slots for 5 processes"):
         of(0, 5)
 
@@ -148,9 +188,9 @@ def test_an_offset_is_committed_to_the_group_only_when_its_epoch_is_on_disk(kafk
     assert committed(kafka, topic) == 50
 
 
-def committed(kafka: LocalKafka, topic: str) -> int:
+def committed(kafka: LocalKafka, topic: str, partition: int = 0) -> int:
     with closing(Consumer({"bootstrap.servers": kafka.brokers, "group.id": topic, "log_level": 0})) as consumer:
-        return consumer.committed([TopicPartition(topic, 0)], timeout=WITHIN_S)[0].offset
+        return consumer.committed([TopicPartition(topic, partition)], timeout=WITHIN_S)[0].offset
 
 
 def test_a_partition_that_is_added_is_read_from_its_beginning_without_a_restart(kafka: LocalKafka, topic: str) -> None:

@@ -7,7 +7,7 @@ from central.topics import Names
 from dataflows.connectors.kafka_publisher import Outgoing
 from dataflows.connectors.mqtt_connection import Incoming
 from dataflows.connectors.mqtt_requests import Request
-from models.contracts.scalars import EventId
+from models.contracts.event import id_of
 from models.contracts.verdict import CENTRAL
 from models.contracts.wire import decode_dead_letter, encode
 from tests.fakes.verdicts import verdict
@@ -20,8 +20,8 @@ def request(payload: bytes, gateway: str = "gw") -> Request:
     return Request(gateway, Incoming(f"headwater/{gateway}/uplink", payload, b"attempt", 1))
 
 
-def line(**changed: Any) -> bytes:
-    return encode(verdict(gateway="gw", **changed))
+def line(own_id: str = "o.1", **changed: Any) -> bytes:
+    return encode(verdict(gateway="gw", id=id_of("gw", own_id), **changed))
 
 
 def reason(raw: bytes) -> str:
@@ -33,18 +33,18 @@ def reason(raw: bytes) -> str:
 
 
 def test_a_verdict_goes_byte_for_byte_and_a_question_to_both_topics() -> None:
-    accepted, escalated = line(), line(id=EventId("o.2"), route="escalated")
-    unsure, review = line(id=EventId("o.3"), route="unsure"), line(id=EventId("o.4"), route="review")
+    accepted, escalated = line(), line("o.2", route="escalated")
+    unsure, review = line("o.3", route="unsure"), line("o.4", route="review")
 
     found = sort_lines([request(b"\n".join([accepted, escalated])), request(b"\n".join([unsure, review]))], NAMES, 0)
 
     assert found.records == [
-        Outgoing("headwater.verdicts", b"o.1", accepted),
-        Outgoing("headwater.verdicts", b"o.2", escalated),
-        Outgoing("headwater.questions", b"o.2", escalated),
-        Outgoing("headwater.verdicts", b"o.3", unsure),
-        Outgoing("headwater.questions", b"o.3", unsure),
-        Outgoing("headwater.verdicts", b"o.4", review),
+        Outgoing("headwater.verdicts", b"gw~o.1", accepted),
+        Outgoing("headwater.verdicts", b"gw~o.2", escalated),
+        Outgoing("headwater.questions", b"gw~o.2", escalated),
+        Outgoing("headwater.verdicts", b"gw~o.3", unsure),
+        Outgoing("headwater.questions", b"gw~o.3", unsure),
+        Outgoing("headwater.verdicts", b"gw~o.4", review),
     ]
     assert found.letters == []
 
@@ -58,7 +58,7 @@ def test_a_message_without_lines_asks_for_nothing_but_a_confirmation() -> None:
 def test_what_a_newer_gateway_has_added_goes_on_and_what_it_has_redefined_does_not() -> None:
     newer = line().replace(b'"id":', b'"depth":{"a":[1]},"id":')
 
-    assert sort_lines([request(newer)], NAMES, NOW_MS).records == [Outgoing("headwater.verdicts", b"o.1", newer)]
+    assert sort_lines([request(newer)], NAMES, NOW_MS).records == [Outgoing("headwater.verdicts", b"gw~o.1", newer)]
     assert reason(line().replace(b"verdict/1", b"verdict/2")) == "not-a-verdict"
 
 
@@ -68,6 +68,8 @@ def test_each_line_that_is_not_this_gateways_to_say_is_a_dead_letter_with_its_re
     assert reason(encode(verdict(gateway="other"))) == "of-another-gateway"
     assert reason(encode(verdict())) == "of-another-gateway"
     assert reason(line(revision=CENTRAL)) == "not-a-gateways-revision"
+    for theirs in (id_of("gw-2", "o.1"), "o.1", "gw", "headwater.events.0.17"):
+        assert reason(encode(verdict(gateway="gw", id=theirs))) == "not-a-gateways-id"
 
 
 def test_a_message_of_more_lines_than_any_gateway_sends_is_one_dead_letter() -> None:

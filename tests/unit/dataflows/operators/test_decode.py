@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataflows.operators.decode import PLAIN, Reading, decode_records
-from models.contracts.scalars import EventId
+from models.contracts.event import id_of
 from models.contracts.verdict import CENTRAL
 from models.contracts.wire import encode
 from tests.fakes.records import batch
@@ -205,7 +205,7 @@ def test_a_record_reads_the_same_alone_and_beside_one_that_needs_a_second_look(l
 
 
 ASKED = verdict(
-    id=EventId("spool.7"),
+    id=id_of("gw-1", "spool.7"),
     text="<86>Jan 31 23:59:59 web-1 sshd[42]: Failed",
     route="escalated",
     gateway="gw-1",
@@ -225,6 +225,28 @@ def test_what_the_centre_said_itself_is_no_question() -> None:
     (letter,) = decode_records(batch(encode(replace(ASKED, revision=CENTRAL))), Reading(kind="questions")).letters
 
     assert letter.reason == "not-a-question"
+
+
+@pytest.mark.parametrize("gateway", ["gw-2", "gw", None])
+def test_a_question_about_another_gateways_event_is_none(gateway: str | None) -> None:
+    (letter,) = decode_records(batch(encode(replace(ASKED, gateway=gateway))), Reading(kind="questions")).letters
+
+    assert (letter.reason, letter.detail) == (
+        "not-a-question",
+        f"id `gw-1~spool.7`, which is none of gateway `{gateway}`",
+    )
+
+
+def test_the_ids_of_a_gateways_events_begin_with_its_name_and_so_do_those_that_senders_gave() -> None:
+    (ours,) = decode_records(batch(b"door opened"), Reading(gateway="gw-1")).events
+    sent = decode_records(
+        batch(b'{"id": 17, "text": "door opened"}'), Reading(gateway="gw.1", text_path="text", id_path="id")
+    )
+    (nobodys,) = decode_records(batch(b"door opened")).events
+
+    assert ours.id == f"gw-1~{nobodys.id}"
+    assert sent.events[0].id.startswith("gw.1~")
+    assert sent.events[0].id.endswith("/number/17")
 
 
 def test_an_answer_for_this_gateway_goes_on_as_it_is_and_one_for_another_is_a_dead_letter() -> None:
