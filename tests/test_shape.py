@@ -35,6 +35,7 @@ OWNERS = {
     "tokenizers": ("quantize/*",),
     "sklearn": ("quantize/*",),
     "gguf": ("quantize/*", "bench/*"),
+    "onnx": ("quantize/onnx_checkpoint.py",),
     "bytewax": ("dataflows/*", "edge/*", "central/*", "bench/*"),
     "click": ("*/main.py", "*/__main__.py", "edge/*", "quantize/*", "central/*"),
     "rich": ("edge/*", "quantize/*", "central/*", "bench/*", "dataflows/connectors/terminal.py"),

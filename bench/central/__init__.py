@@ -1,0 +1,1 @@
+"""What the centre's README claims, measured."""
