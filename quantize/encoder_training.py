@@ -65,6 +65,16 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is not there where type
         if plan.layers is not None:
             self.encoder.encoder.layer = self.encoder.encoder.layer[: plan.layers]
             self.encoder.config.num_hidden_layers = len(self.encoder.encoder.layer)
+        layers = self.encoder.encoder.layer
+        if plan.frozen_layers >= len(layers):
+            raise InputError(
+                f"{base}: {len(layers)} layers, of which `training.frozen_layers` leaves none to train; fewer than "
+                f"{len(layers)} wanted"
+            )
+        self.frozen = [self.encoder.embeddings, *layers[: plan.frozen_layers]] if plan.frozen_layers else []
+        for part in self.frozen:
+            part.requires_grad_(requires_grad=False)
+        self.bfloat16 = plan.bfloat16
         width = self.encoder.config.hidden_size
         self.outputs = outputs_of(task)
         self.roles_of = role_names(task.fields)
@@ -74,9 +84,18 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is not there where type
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the head's logits, a row per text, and the vectors of all tokens."""
-        vectors = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            vectors = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+        vectors = vectors.float()
         mean = (vectors * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return self.head(self.dropout(mean)), vectors
+
+    def train(self, mode: bool = True) -> "Network":  # noqa: FBT001, FBT002 - torch's
+        """Turn dropout on or off; what is frozen has none: it would be noise that nothing learns to live with."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
 
 def train_encoder(

