@@ -8,7 +8,8 @@ by the lateness, or until nothing came for so long. What settles is put behind w
 
 So the same verdicts are the same incident in whatever order they come, as long as none comes later than the lateness.
 One that does is late. It joins an incident that is open, or what lies within the window, and is counted there; where
-there is neither it is dropped, and counted as that.
+there is neither it is dropped, and counted as that. A gateway whose clock is ahead of ours by more than the lateness
+would make all others late: its event occurs when it comes.
 
 A verdict of a higher revision stands in for the one before; where it says another label than the rule asks for, it is
 taken out. Everything is bounded: keys, of which the longest untouched goes; verdicts that wait; those that an incident
@@ -355,6 +356,7 @@ class Shard:
         """Begin empty, or with what `state` returned. How long a key is idle counts anew: we were not there."""
         trails, taken_back = state
         self._rule = rule
+        self._lateness_ms = round(rule.lateness_s * 1000)
         self._most_keys = ceil(rule.most_keys / SHARDS)
         self._trails = {trail[0]: _Trail.of(rule, trail, now_ms) for trail in trails}  # the most lately used last
         self._taken_back: dict[tuple[str, EventId], int] = dict(taken_back)
@@ -384,6 +386,8 @@ class Shard:
             if sighting.label:
                 self._trails.pop(sighting.key, None)
                 self._trails[sighting.key] = trail
+            if sighting.at_ms - now_ms > self._lateness_ms:
+                sighting = replace(sighting, at_ms=now_ms)  # noqa: PLW2901
             self.counts["late"] += trail.take(sighting, now_ms)
             touched[sighting.key] = None
         for key in touched:

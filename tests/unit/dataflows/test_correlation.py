@@ -236,6 +236,17 @@ def test_what_comes_too_late_for_anything_is_counted() -> None:
     assert +clocked.shard.counts == {"late": 1}
 
 
+def test_a_gateway_whose_clock_is_ahead_makes_nobody_late() -> None:
+    clocked = Clocked(RULE)
+    now_s = clocked.now_ms / S
+
+    clocked.take(seen(1, now_s + 300), seen(2, now_s), seen(3, now_s + 1e6))
+    (incident,) = clocked.wait(10)
+
+    assert (incident.count, incident.late, incident.last_ms) == (3, 0, 1_700_000_000_000)
+    assert clocked.shard.counts["late"] == 0
+
+
 def test_of_too_many_keys_the_longest_untouched_without_an_incident_goes_and_is_counted() -> None:
     clocked = Clocked(replace(PROMPT, most_keys=3 * SHARDS))
     clocked.take(*(seen(number, number, key="burst") for number in range(3)))
