@@ -10,8 +10,8 @@ from hashlib import sha256
 from time import time
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from central.dead_letters import cut
 from central.topics import Names
 from dataflows.connectors.courier import refused_letter
 from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing, reason_of
@@ -27,7 +27,6 @@ from models.contracts.wire import decode_verdict, encode
 QUESTIONS: tuple[Route, ...] = ("escalated", "unsure")
 """Routes of verdicts that are questions: the gateway doubts them, or could ask nobody when it made them."""
 
-_KEPT_BYTES = 16 << 10  # of a record whose letter the topic does not take whole
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # what `Name` means
 
 
@@ -59,8 +58,8 @@ def deliver_or_bury(
     refused = {records[each.position].value: each.reason for each in producer.deliver(records)}
     letters = [*letters, *(refused_letter("kafka", line, reason) for line, reason in refused.items())]
     if letters:
-        cut = [_cut(letters[each.position]) for each in producer.deliver(_buried(letters, names))]
-        for each in producer.deliver(_buried(cut, names)):
+        shorter = [cut(letters[each.position]) for each in producer.deliver(_buried(letters, names))]
+        for each in producer.deliver(_buried(shorter, names)):
             raise UnavailableError(
                 f"kafka, topic {names.dead_letters}: {each.reason}; raise its `max.message.bytes`; gateways keep what "
                 "they have for us"
@@ -120,11 +119,6 @@ def _letter(request: Request, raw: bytes, reason: str, detail: str, now_ms: int)
         topic=request.message.topic,
         gateway=request.gateway if _NAME.fullmatch(request.gateway) else None,
     )
-
-
-def _cut(letter: DeadLetter) -> DeadLetter:
-    detail = f"{letter.detail}; of its {len(letter.raw)} bytes the first {_KEPT_BYTES} are here"
-    return replace(letter, raw=letter.raw[:_KEPT_BYTES], detail=detail)
 
 
 def _buried(letters: Sequence[DeadLetter], names: Names) -> list[Outgoing]:

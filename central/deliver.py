@@ -96,7 +96,7 @@ def lay_out(config: Config, process: FlowProcess) -> Dataflow:
         )
         for name, topic in ((VERDICTS, names.verdicts), (ANSWERS, names.answers))
     }
-    letters = Sinks(config, process, None).to_topic("dead-letters", names.dead_letters)
+    letters = Sinks(config, process, None).to_dead_letters(names.dead_letters)
     sinks = Sinks(config, process, letters)
     return deliver(
         PulsingSource(JoinedSource(sources), process.pulse),

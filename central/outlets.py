@@ -5,8 +5,10 @@ from functools import partial
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from central.config import Config, Index, Siem
+from central.dead_letters import DeadLetterCarrier
 from central.deliveries.index import IndexCarrier, IndexCluster
 from central.deliveries.queue import QueueCarrier
 from central.deliveries.warehouse import WarehouseCarrier, gathering
@@ -15,7 +17,7 @@ from central.warehouse import tables
 from central.wiring import publishing, queue_url, warehouse_url
 from dataflows.connectors import cef
 from dataflows.connectors.courier import Carrier, CourierSink, Limits
-from dataflows.connectors.kafka_publisher import KafkaCarrier
+from dataflows.connectors.kafka_publisher import KafkaCarrier, reason_of
 from dataflows.connectors.siem import SiemCarrier
 from dataflows.connectors.tls import client_context
 from dataflows.sections import ClientTls, read_password
@@ -56,6 +58,11 @@ class Sinks:
     def to_topic(self, name: str, topic: str) -> CourierSink[Any]:
         """Return a sink to a topic of the centre."""
         return self.sink(name, partial(KafkaCarrier, publishing(self._config, topic)))
+
+    def to_dead_letters(self, topic: str) -> CourierSink[DeadLetter]:
+        """Return a sink to the topic of dead letters, which refuses none."""
+        to = replace(publishing(self._config, topic), headers_of=reason_of)
+        return self.sink("dead-letters", lambda: DeadLetterCarrier(KafkaCarrier(to)))
 
     def to_warehouse(self, name: str, table: tables.Table) -> CourierSink[Any]:
         """Return a sink to a table of the warehouse."""

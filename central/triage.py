@@ -84,7 +84,7 @@ class TriageProcess(FlowProcess):
     def lay_out(self) -> Dataflow:
         """Lay the flow out."""
         config, names = self._config, names_of(self._config)
-        letters = Sinks(config, self, None).to_topic("dead-letters", names.dead_letters)
+        letters = Sinks(config, self, None).to_dead_letters(names.dead_letters)
         verdicts = Sinks(config, self, letters).to_topic("verdicts", names.verdicts)
         return triage(
             PulsingSource(JoinedSource(self._sources()), self.pulse),
