@@ -108,7 +108,7 @@ class SqlQuery:
         """
         try:
             place = make_url(url)
-            self._where = place.render_as_string(hide_password=True)
+            self._where = place.set(query={}).render_as_string(hide_password=True)  # a query may hold one, too
             self._kind = place.get_backend_name()
             self._engine = create_engine(place, poolclass=NullPool, connect_args=_LIMITS.get(self._kind, {}))
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:

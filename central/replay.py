@@ -8,7 +8,7 @@ Where a record belongs:
 - Of a source that reads Kafka: into its topic.
 - Of the bridge: verdicts of the gateway that sent it, into the topics that the bridge would have chosen. What it
   refused for what it says of itself is refused here, too.
-- What a sink refused: verdicts into their topic, for all sinks to be tried again.
+- What a sink refused: verdicts into their topic, for all sinks to be tried again; what of them asks, also to be asked.
 - All else, and events that a model refused of those that gateways asked about, has no way back of its own.
 """
 
@@ -155,7 +155,8 @@ class _Roads:
         if self._to:
             return (self._to,)
         if letter.reason == _SINK:
-            return (self._names.verdicts,) if _verdict(letter) else ()
+            verdict = _verdict(letter)
+            return () if verdict is None else self._of_verdict(verdict)
         if letter.gateway is not None or letter.source == _BRIDGE:
             return self._of_gateway(letter)
         return (letter.topic,) if letter.topic and self._is_there(letter.topic) else ()
@@ -167,8 +168,12 @@ class _Roads:
             return ()
         if not is_of(verdict.gateway or "", verdict.id):
             return ()
-        verdicts, questions = self._names.verdicts, self._names.questions
-        return (verdicts, questions) if verdict.route in QUESTIONS else (verdicts,)
+        return self._of_verdict(verdict)
+
+    def _of_verdict(self, verdict: Verdict) -> tuple[str, ...]:
+        # Of a question nobody knows which of the two topics refused it. Asked again, it has the same answer's revision.
+        asks = verdict.gateway is not None and verdict.revision < CENTRAL and verdict.route in QUESTIONS
+        return (self._names.verdicts, self._names.questions) if asks else (self._names.verdicts,)
 
     def _is_there(self, topic: str) -> bool:
         if topic not in self._there:

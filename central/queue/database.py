@@ -47,8 +47,12 @@ def database_url(given: str) -> URL:
         return url.set(drivername=f"{POSTGRES}+psycopg")
     if url.drivername == SQLITE and url.database not in (None, "", ":memory:"):
         return url
-    found = f"`{url.render_as_string(hide_password=True)}`"
-    raise ConfigError(f"database: found {found}, {wanted}")
+    raise ConfigError(f"database: found `{_shown(url)}`, {wanted}")
+
+
+def _shown(url: URL) -> str:
+    """Return a URL without what may be secret: a password, and the query, which may hold one."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 class Database:
@@ -61,7 +65,7 @@ class Database:
             UnavailableError: it cannot be opened, or its tables are of a later version.
         """
         self.kind = url.get_backend_name()
-        self.name = str(url.database) if self.kind == SQLITE else url.render_as_string(hide_password=True)
+        self.name = str(url.database) if self.kind == SQLITE else _shown(url)
         arguments: dict[str, Any] = {"timeout": _BUSY_S}
         if self.kind == POSTGRES:
             arguments = {"connect_timeout": _CONNECT_S, "tcp_user_timeout": _SILENCE_MS}

@@ -207,6 +207,16 @@ def test_what_a_sink_refused_goes_to_the_verdicts_and_never_among_events(centre:
     assert centre.texts() == []
 
 
+def test_a_question_that_kafka_refused_is_asked_again(centre: Centre) -> None:
+    asked = encode(verdict(id="gw-1~a", gateway="gw-1", route="escalated"))
+    answered = encode(verdict(id="gw-1~b", gateway="gw-1", route="escalated", revision=CENTRAL))
+    for number, raw in enumerate((asked, answered)):
+        centre.bury(letter(centre, number, reason="refused-by-sink", raw=raw, key=None, gateway="gw-1"))
+
+    assert centre.replay().back == {centre.names.verdicts: 2, centre.names.questions: 1}
+    assert [record.value for record in centre.there(centre.names.questions)] == [asked]
+
+
 @pytest.mark.parametrize("topic_of_letter", [None, "nobody-made-it", "sensors/7", "dead-letters of ours"])
 def test_what_has_no_way_back_waits_until_somebody_says_whither(centre: Centre, topic_of_letter: str | None) -> None:
     whence = centre.names.dead_letters if topic_of_letter == "dead-letters of ours" else topic_of_letter

@@ -166,8 +166,9 @@ def test_a_url_that_is_none_is_a_mistake_in_the_configuration_and_no_password_is
     assert "secret" not in str(caught.value)
 
 
-def test_a_password_is_said_nowhere() -> None:
-    source = SqlQuery("postgresql+psycopg://u:secret@127.0.0.1:1/db", STATEMENT, "host", 1)
+@pytest.mark.parametrize("place", ["u:secret@127.0.0.1:1/db", "127.0.0.1:1/db?user=u&password=secret"])
+def test_a_password_is_said_nowhere(place: str) -> None:
+    source = SqlQuery(f"postgresql+psycopg://{place}", STATEMENT, "host", 1)
 
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1") as caught:
         source.read()
