@@ -103,12 +103,18 @@ class EventsTopic(Section, frozen=True, kw_only=True):
     max_event_bytes: Bytes = 8192
 
 
+class BridgeSection(Section, frozen=True, kw_only=True):
+    """What carries gateways' uplinks from MQTT to Kafka, and the centre's answers back."""
+
+    operations: Operations = Operations(port=9479)
+
+
 class Triage(Section, frozen=True, kw_only=True):
     """The flow that answers what gateways doubt."""
 
     events: EventsTopic | None = None
     batch_records: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    operations: Operations = Operations(port=9478)
+    operations: Operations = Operations(port=9480)
 
 
 class Queue(Section, frozen=True, kw_only=True):
@@ -153,13 +159,14 @@ class Deliver(Section, frozen=True, kw_only=True):
     warehouse: Warehouse = Warehouse()
     index: Index | None = None
     siem: Siem | None = None
-    operations: Operations = Operations(port=9479)
+    operations: Operations = Operations(port=9500)
 
 
 class Config(Section, frozen=True, kw_only=True):
     centre: Centre = Centre()
     kafka: Kafka = Kafka()
     mqtt: Mqtt = Mqtt()
+    bridge: BridgeSection = BridgeSection()
     engine: Engine = ReleaseEngine()
     policy: PolicySection = PolicySection()
     policy_file: str = ""  # TOML, re-read on SIGHUP; wins over `policy`

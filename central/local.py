@@ -42,6 +42,8 @@ release = "{release}"
 
 [triage]
 operations = {{ port = {triage} }}
+[bridge]
+operations = {{ port = 0 }}
 
 [deliver]
 operations = {{ port = {deliver} }}

@@ -78,6 +78,7 @@ def bridge_of(config: Config) -> Bridge:
         password=read_password(where, mqtt.password_file),
         cluster=cluster_of(config),
         names=names_of(config),
+        operations=config.bridge.operations,
     )
 
 

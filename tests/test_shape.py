@@ -26,7 +26,12 @@ OWNERS = {
     "jinja2": ("models/prompt.py", "quantize/pages.py"),
     "paho": ("dataflows/connectors/mqtt*.py", "bench/*"),
     "sqlite3": ("dataflows/connectors/*.py",),
-    "prometheus_client": ("dataflows/running/meters.py", "dataflows/running/operations.py", "edge/status.py"),
+    "prometheus_client": (
+        "dataflows/running/meters.py",
+        "dataflows/running/operations.py",
+        "edge/status.py",
+        "central/bridge_watch.py",
+    ),
     "cryptography": ("edge/certificates.py",),
     "confluent_kafka": ("dataflows/connectors/kafka*.py", "central/local_kafka.py"),
     "sqlalchemy": ("central/queue/*", "central/lookup_sources.py"),

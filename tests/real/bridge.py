@@ -5,7 +5,8 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from time import monotonic
 
@@ -17,6 +18,7 @@ from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing
 from dataflows.connectors.mqtt_answers import Answers, AnswersFetcher
 from dataflows.connectors.mqtt_uplink import UplinkCarrier, Upward
 from dataflows.connectors.spool import Spool, SpoolReader
+from dataflows.running.child import free_port
 from models.contracts.errors import UnavailableError
 from models.contracts.event import id_of
 from models.contracts.wire import decode_verdict, encode
@@ -32,12 +34,17 @@ from central.topics import Names
 from dataflows.connectors.kafka import Cluster
 from dataflows.connectors.tls import client_context
 from dataflows.running import logs
+from dataflows.sections import Operations
 
-name, port, brokers, prefix, *certificate = sys.argv[1:]
+name, port, operations, brokers, prefix, *certificate = sys.argv[1:]
 logs.configure()
 tls = client_context("bridge", *certificate) if certificate else None
 cluster = Cluster(brokers=brokers)
-sys.exit(run(Bridge(name=name, host="127.0.0.1", port=int(port), tls=tls, cluster=cluster, names=Names(prefix))))
+watched = Operations(port=int(operations))
+bridge = Bridge(
+    name=name, host="127.0.0.1", port=int(port), tls=tls, cluster=cluster, names=Names(prefix), operations=watched
+)
+sys.exit(run(bridge))
 """
 
 
@@ -55,7 +62,17 @@ class BridgeProcess:
         certificate: str = "",
     ) -> None:
         self.log = directory / f"{name}.log"
-        self._command = [sys.executable, "-c", _RUN, name, str(broker.port), kafka.brokers, names.prefix]
+        self.operations_port = free_port()
+        self._command = [
+            sys.executable,
+            "-c",
+            _RUN,
+            name,
+            str(broker.port),
+            str(self.operations_port),
+            kafka.brokers,
+            names.prefix,
+        ]
         if certificate:
             files = ("ca.pem", f"{certificate}.pem", f"{certificate}.pem")
             self._command += [str(directory / each) for each in files]
@@ -84,6 +101,14 @@ class BridgeProcess:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask it how it is."""
+        connection = HTTPConnection("127.0.0.1", self.operations_port, timeout=10)
+        with closing(connection):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     def said(self, event: str) -> int:
         return self.log.read_text().count(event) if self.log.exists() else 0

@@ -77,6 +77,21 @@ def test_what_is_confirmed_to_a_gateway_is_in_kafka_byte_for_byte(
     assert bridge.stop() == 0
 
 
+def test_a_bridge_says_whether_it_serves_and_what_it_waits_for(broker: Mosquitto, bridge: BridgeProcess) -> None:
+    to_centre = carrier(broker)
+    assert list(to_centre.deliver([b"no verdict"])) == []
+    to_centre.close()
+    wait_until(lambda: bridge.get("/readyz") == (200, "ok\n"), "ready", 30)
+    figures = bridge.get("/metrics")[1]
+    assert 'headwater_bridge_up{thread="downlink"} 1.0' in figures
+    assert 'headwater_dead_letters_total{reason="not-a-verdict"} 1.0' in figures
+
+    broker.stop(signal.SIGKILL)
+    wait_until(lambda: bridge.get("/readyz")[0] == 503, "not ready", 30)
+    assert "uplink: mqtt" in bridge.get("/readyz")[1]
+    assert bridge.get("/healthz") == (200, "ok\n")
+
+
 def test_a_gateway_gets_what_the_centre_and_people_say_of_its_events_and_nothing_else(
     broker: Mosquitto, kafka: LocalKafka, names: Names, bridge: BridgeProcess, tmp_path: Path
 ) -> None:
