@@ -170,7 +170,9 @@ def ask(path: Path | None, sql: str, *, as_json: bool) -> None:
 @main.command()
 @_of_centre
 def compact(path: Path | None) -> None:
-    """Make one file of each day of the warehouse; run it once a day, beside everything else.
+    """Make one file of each day of the warehouse; run it once an hour, beside everything else.
+
+    What does not fit into memory lies in the state directory meanwhile.
 
     \b
     Example:
@@ -181,7 +183,9 @@ def compact(path: Path | None) -> None:
     from central.warehouse.storage import open_storage  # noqa: PLC0415 - as above
     from central.wiring import warehouse_url  # noqa: PLC0415 - as above
 
-    for done in compact_all(open_storage(warehouse_url(read_config(path or config_path())))):
+    config = read_config(path or config_path())
+    state = Path(config.centre.state_dir)
+    for done in compact_all(open_storage(warehouse_url(config)), scratch=state if state.is_dir() else None):
         click.echo(f"{done.table} of {done.day}: {done.files} files became one, of {done.rows} rows")
 
 

@@ -11,6 +11,7 @@ Two that compact one day at the same time make one file, or two whose rows reade
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,7 +120,7 @@ def compact(
     names = counting((file.name for file in found if file.name not in swept), replaced_by(storage))
     if not names or (len(names) == 1 and is_settled(names[0])):
         return None
-    with TemporaryDirectory(prefix="headwater-compaction-", dir=scratch) as place:
+    with _room(scratch) as place:
         merged = Path(place) / "merged.parquet"
         near = storage if storage.is_local else _copied(storage, names, place)
         try:
@@ -131,6 +132,16 @@ def compact(
         with pa.memory_map(str(merged)) as content:
             storage.put(settled_name(table.name, day, names), content.read_buffer())
     return Compacted(table.name, day, len(names), rows)
+
+
+@contextmanager
+def _room(scratch: Path | None) -> Iterator[str]:
+    try:
+        made = TemporaryDirectory(prefix="headwater-compaction-", dir=scratch)
+    except OSError as error:
+        raise UnavailableError(f"{error.filename}: no place to compact in: {error.strerror}") from error
+    with made as place:
+        yield place
 
 
 def sliced(sizes: Sequence[tuple[int, int]], most_bytes: int) -> Iterator[tuple[int, int, int]]:

@@ -36,5 +36,7 @@ def test_systemd_understands_every_line_of_a_unit(unit: Path, tmp_path: Path) ->
     assert (said.returncode, said.stderr) == (0, "")
 
 
-def test_every_process_of_the_centre_has_a_unit() -> None:
-    assert [unit.stem for unit in UNITS] == ["headwater-bridge", "headwater-deliver", "headwater-triage"]
+def test_every_process_of_the_centre_has_a_unit_and_what_runs_by_the_clock_a_timer() -> None:
+    wanted = ["headwater-bridge", "headwater-compact", "headwater-deliver", "headwater-triage"]
+    assert [unit.stem for unit in UNITS] == wanted
+    assert [timer.stem for timer in UNITS[0].parent.glob("*.timer")] == ["headwater-compact"]

@@ -131,6 +131,15 @@ def test_a_file_that_cannot_be_read_is_an_outage_and_nothing_is_replaced(tmp_pat
     assert not any(map(is_settled, files(tmp_path)))
 
 
+def test_without_a_place_to_work_in_it_is_an_outage_and_nothing_is_replaced(tmp_path: Path) -> None:
+    deliver(tmp_path, at(1, id="a"))
+    deliver(tmp_path, at(2, id="b"))
+
+    with pytest.raises(UnavailableError, match=r"nowhere/.*: no place to compact in: No such file or directory"):
+        compact(open_storage(str(tmp_path)), VERDICTS, DAY, scratch=tmp_path / "nowhere")
+    assert len(files(tmp_path)) == 2
+
+
 def test_a_day_is_merged_within_its_memory(tmp_path: Path) -> None:
     text = "x" * 2000
     for part in range(10):
