@@ -72,7 +72,7 @@ class VllmEngine(Section, frozen=True, kw_only=True, tag_field="kind", tag="vllm
     model: str  # a folder
     task: str = ""  # a task file, where no `release.json` lies in the folder
     context_tokens: Annotated[int, Meta(ge=256, le=131_072)] = 1024
-    budget_s: Seconds = 10.0  # for an event; then it goes to review
+    budget_s: Seconds = 10.0  # for an event and those asked about at once; then they go to review
     window_events: Annotated[int, Meta(ge=1, le=4096)] = 256  # asked about at once
 
 
