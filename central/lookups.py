@@ -4,7 +4,9 @@ The flow only looks into tables that are in memory. A source that is away, or th
 at growing intervals; meanwhile the table it said last gets older, and what is done then is the operator's choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import nan
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
@@ -97,6 +99,15 @@ class Lookups:
             if taken:
                 raise ConfigError(f"`enrich`: found a fact `{min(taken)}`, wanted a name that no table has")
         return Enriching(tuple(wanted), self.tables) if wanted else None
+
+    def ages_s(self) -> dict[str, Callable[[], float]]:
+        """Return, by table, what tells how long ago its source last said how things are; not a number: it never did."""
+
+        def told(name: str) -> float:
+            age_s = self.tables.age_s(name)
+            return nan if age_s is None else age_s
+
+        return {refresher.name: partial(told, refresher.name) for refresher in self._refreshers}
 
     def start(self, within_s: float = 10.0) -> None:
         """Start to read; return when every source was tried once, or after so long."""

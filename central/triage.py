@@ -75,6 +75,8 @@ class TriageProcess(FlowProcess):
         self._policy: Current[Policy] = Current(policy_in_force(config.policy, config.policy_file, release))
         self._lookups = Lookups(config.lookups, cluster_of(config))
         opened.callback(self._lookups.close)
+        ages_s = self._lookups.ages_s()
+        self.meters.follow("lookup_age_seconds", "Since a table's source last said how things are.", "lookup", ages_s)
         self._enriching = self._lookups.enriching(config.enrich)
         self._secret = audit_secret(self.state_dir)
         self._cache = VerdictCache(self._secret)

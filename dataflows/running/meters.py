@@ -71,6 +71,12 @@ class Meters:
         self._taken_of: dict[str, Counter] = {}  # the library looks a child up slowly
         self._verdicts_of: dict[tuple[str, str], Counter] = {}
 
+    def follow(self, name: str, purpose: str, label: str, values: Mapping[str, Callable[[], float]]) -> None:
+        """Show figures that others know, each as it is when somebody asks; `values` tells them by their label."""
+        family = Gauge(f"headwater_{name}", purpose, [label], registry=self.registry)
+        for known, value in values.items():
+            family.labels(known).set_function(value)
+
     def arrived(self, source: str, records: int, received_at_ms: int) -> None:
         """Count events in, and how long the oldest waited in the spool."""
         taken = self._taken_of.get(source)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
 from threading import Event
 from time import monotonic, sleep
@@ -127,6 +128,18 @@ def test_an_outage_is_said_once_and_its_end_once() -> None:
         ("lookup_recovered", None),
     ]
     until(lambda: source.reads == -1)  # closed, by the thread that read it
+
+
+def test_how_old_a_table_is_can_be_asked_at_any_time(tmp_path: Path) -> None:
+    path = tmp_path / "assets.csv"
+    lookups = Lookups([section(path)], CLUSTER)
+    (age_s,) = lookups.ages_s().values()
+    assert isnan(age_s())
+
+    write(path, "shop")
+    with running(section(path)) as lookups:
+        (age_s,) = lookups.ages_s().values()
+        assert 0 <= age_s() < 60
 
 
 def test_what_is_to_be_looked_up_is_checked_against_the_tables(tmp_path: Path) -> None:
