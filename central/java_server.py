@@ -1,5 +1,6 @@
 """A Java server on loopback, for demo and tests: its jars fetched once by Maven, a direct child, killed at will."""
 
+import fcntl
 import hashlib
 import shutil
 import signal
@@ -45,27 +46,33 @@ def jars(server: str) -> Path:
     Raises:
         UnavailableError: they cannot be fetched, or are not those that `jars.sha256` names.
     """
-    folder, wanted = _ROOT / "build" / server, _ROOT / "requirements" / server
-    if not folder.is_dir():
-        if missing():
-            raise UnavailableError(f"{server}: {missing()}")
-        fetched = folder.with_name(f"{server}-{uuid.uuid4().hex}")
-        command = ["mvn", "-q", "-B", "--strict-checksums", "-f", str(wanted / "pom.xml")]
-        command += ["dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
-        try:
-            subprocess.run(command, check=True, timeout=_FETCHED_WITHIN_S, capture_output=True, text=True)
-            _check(fetched, wanted / "jars.sha256")
-            fetched.rename(folder)
-        except subprocess.CalledProcessError as error:
-            raise UnavailableError(f"{server}: Maven cannot fetch it: {error.stdout.strip()[-400:]}") from error
-        except subprocess.TimeoutExpired as error:
-            raise UnavailableError(f"{server}: Maven did not fetch it within {_FETCHED_WITHIN_S:g} s") from error
-        except OSError:
-            if not folder.is_dir():  # somebody else was first, perhaps
-                raise
-        finally:
-            shutil.rmtree(fetched, ignore_errors=True)
+    folder = _ROOT / "build" / server
+    if folder.is_dir():
+        return folder
+    if missing():
+        raise UnavailableError(f"{server}: {missing()}")
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "maven.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several of Maven would write one repository
+        if not folder.is_dir():
+            _fetch(server, _ROOT / "requirements" / server, folder)
     return folder
+
+
+def _fetch(server: str, wanted: Path, folder: Path) -> None:
+    fetched = folder.with_name(f"{server}-{uuid.uuid4().hex}")
+    command = ["mvn", "-q", "-B", "--strict-checksums", "-f", str(wanted / "pom.xml")]
+    command += ["dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
+    try:
+        subprocess.run(command, check=True, timeout=_FETCHED_WITHIN_S, capture_output=True, text=True)
+        _check(fetched, wanted / "jars.sha256")
+        fetched.rename(folder)
+    except subprocess.CalledProcessError as error:
+        raise UnavailableError(f"{server}: Maven cannot fetch it: {error.stdout.strip()[-400:]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"{server}: Maven did not fetch it within {_FETCHED_WITHIN_S:g} s") from error
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
 
 
 class JavaServer:
