@@ -43,7 +43,7 @@ class Kafka(Section, frozen=True, kw_only=True):
     mechanism: Literal["", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
     username: str = ""
     password_file: str = ""
-    start: Literal["oldest", "newest"] = "oldest"  # of what is there when a flow's group first reads
+    start: Literal["oldest", "newest"] = "oldest"  # of what is there when a flow first starts
     gone: Literal["oldest", "newest", "stop"] = "stop"  # where records were deleted before they were read
     slots: Annotated[int, Meta(ge=1, le=16)] = 4  # the most processes that share a topic
 

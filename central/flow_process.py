@@ -19,7 +19,7 @@ from dataflows.running.recovery import RunOptions
 from dataflows.running.service import Committing, Service
 from dataflows.running.state_lock import StateLock
 from dataflows.sections import Operations
-from models.contracts.errors import ConfigError
+from models.contracts.errors import ConfigError, UnavailableError
 
 _RECOVERY_PARTITIONS = 4  # of a store that the processes of a cluster share; the number can never change
 
@@ -53,6 +53,7 @@ class FlowProcess:
         opened.callback(lock.release)
         lock.acquire()
         _require_nothing_left(folder, self.processes)
+        self.other_slots = _has_other_slots(self.state_dir / "slots", config.kafka.slots)
         self._committing = Committing.to(
             folder / "recovery",
             timedelta(milliseconds=config.centre.epoch_ms),
@@ -109,6 +110,22 @@ class FlowProcess:
 
     def settle(self) -> None:
         """Nothing: what is committed is all there is to keep."""
+
+
+def _has_other_slots(path: Path, slots: int) -> bool:
+    """Tell whether we read by another number of slots before, and note that of now.
+
+    A directory that is new says no: what an earlier one had yet to deliver is gone with it, though the group is ahead.
+
+    Raises:
+        UnavailableError: the disk does not let us.
+    """
+    try:
+        found = path.read_text(encoding="ascii") if path.exists() else str(slots)
+        path.write_text(str(slots), encoding="ascii")
+    except OSError as error:
+        raise UnavailableError(f"{path}: cannot be written: {error.strerror}") from error
+    return found != str(slots)
 
 
 def _require_nothing_left(folder: Path, processes: int) -> None:

@@ -51,9 +51,10 @@ class Consuming(Struct, frozen=True, kw_only=True):
     topic: str
     group: str
     name: str  # of the source
-    start: Literal["oldest", "newest"] = "oldest"  # of a partition that is there when its group first reads
+    start: Literal["oldest", "newest"] = "oldest"  # of a partition that is there when the flow first starts
     gone: Literal["oldest", "newest", "stop"] = "stop"
     slots: int = 1
+    other_slots: bool = False  # the recovery store is of another number: go on where the group is
     process: int = 0  # our number in a cluster: we read the slots that leave it when they are divided by `processes`
     processes: int = 1
     batch_records: int = 500
@@ -221,11 +222,12 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         """Return the offset to read a partition from: a number in any case, or a crash could skip what comes."""
         if partition in self._next:
             return self._next[partition]
-        # Without a place in the recovery store, which is new or had other slots, the group's is the next best: it is
-        # committed behind the store's, and whatever comes twice by that is the same by its id.
-        (known,) = self._consumer.committed([TopicPartition(self._consuming.topic, partition)], timeout=_ASK_WITHIN_S)
-        if known.offset >= 0:
-            return known.offset
+        if self._consuming.other_slots:
+            # The group's offsets are behind the store's, and whatever comes twice by that is the same by its id.
+            where = TopicPartition(self._consuming.topic, partition)
+            (known,) = self._consumer.committed([where], timeout=_ASK_WITHIN_S)
+            if known.offset >= 0:
+                return known.offset
         low, high = self._span(partition)
         # One that was added since is read whole.
         return high if self._is_first_start and self._consuming.start == "newest" else low

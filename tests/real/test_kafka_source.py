@@ -86,7 +86,7 @@ def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) ->
     assert sorted(number for mine in found for number in mine) == list(range(30))
 
 
-def test_with_other_slots_and_without_a_store_the_group_says_where_to_go_on(kafka: LocalKafka, topic: str) -> None:
+def test_with_other_slots_the_group_says_where_to_go_on(kafka: LocalKafka, topic: str) -> None:
     kafka.make_topic(topic, partitions=2)
     produce(kafka, topic, range(40), partitions=2)
     with slot(consuming(kafka, topic), drain=False) as partition:
@@ -96,12 +96,13 @@ def test_with_other_slots_and_without_a_store_the_group_says_where_to_go_on(kafk
         wait_until(lambda: sum(committed(kafka, topic, at) for at in range(2)) == 40, "the group's offsets", WITHIN_S)
     produce(kafka, topic, range(40, 60), partitions=2)
 
-    shared = consuming(kafka, topic, slots=2, start="newest")
-    found = []
-    for part in KafkaSource(shared, Event()).list_parts():
-        with slot(shared, part=part) as partition:
-            found += numbers(read(partition))
-    assert sorted(found) == list(range(40, 60))
+    for changed, wanted in ((True, range(40, 60)), (False, range(60))):
+        shared = consuming(kafka, topic, slots=2, other_slots=changed)
+        found = []
+        for part in KafkaSource(shared, Event()).list_parts():
+            with slot(shared, part=part) as partition:
+                found += numbers(read(partition))
+        assert sorted(found) == list(wanted)
 
 
 def test_a_record_that_is_read_again_is_of_the_day_on_which_it_was_written(kafka: LocalKafka, topic: str) -> None:
