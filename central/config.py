@@ -45,7 +45,7 @@ class Kafka(Section, frozen=True, kw_only=True):
     password_file: str = ""
     start: Literal["oldest", "newest"] = "oldest"  # of what is there when a flow first starts
     gone: Literal["oldest", "newest", "stop"] = "stop"  # where records were deleted before they were read
-    slots: Annotated[int, Meta(ge=1, le=16)] = 4  # the most processes that share a topic
+    slots: Annotated[int, Meta(ge=1, le=16)] = 4  # the most processes that share a topic; it can never change
 
 
 class Mqtt(Section, frozen=True, kw_only=True):

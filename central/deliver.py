@@ -90,7 +90,6 @@ def lay_out(config: Config, process: FlowProcess) -> Dataflow:
                 source=name,
                 process=process.process,
                 processes=process.processes,
-                other_slots=process.other_slots,
                 batch_records=config.deliver.batch_records,
             ),
             process.stop,

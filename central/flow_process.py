@@ -53,7 +53,7 @@ class FlowProcess:
         opened.callback(lock.release)
         lock.acquire()
         _require_nothing_left(folder, self.processes)
-        self.other_slots = _has_other_slots(self.state_dir / "slots", config.kafka.slots)
+        _require_same_slots(folder / "slots", config.kafka.slots)
         self._committing = Committing.to(
             folder / "recovery",
             timedelta(milliseconds=config.centre.epoch_ms),
@@ -112,20 +112,23 @@ class FlowProcess:
         """Nothing: what is committed is all there is to keep."""
 
 
-def _has_other_slots(path: Path, slots: int) -> bool:
-    """Tell whether we read by another number of slots before, and note that of now.
-
-    A directory that is new says no: what an earlier one had yet to deliver is gone with it, though the group is ahead.
+def _require_same_slots(path: Path, slots: int) -> None:
+    """Note by how many slots topics are read, and refuse another number: offsets are remembered by slot.
 
     Raises:
+        ConfigError: it is another one.
         UnavailableError: the disk does not let us.
     """
     try:
-        found = path.read_text(encoding="ascii") if path.exists() else str(slots)
-        path.write_text(str(slots), encoding="ascii")
+        found = path.read_text(encoding="ascii") if path.exists() else ""
+        if not found:
+            path.write_text(str(slots), encoding="ascii")
     except OSError as error:
-        raise UnavailableError(f"{path}: cannot be written: {error.strerror}") from error
-    return found != str(slots)
+        raise UnavailableError(f"{path}: cannot be read or written: {error.strerror}") from error
+    if found not in ("", str(slots)):
+        raise ConfigError(
+            f"`kafka.slots`: found {slots}, and {path.parent} remembers offsets of {found}; put {found} back"
+        )
 
 
 def _require_nothing_left(folder: Path, processes: int) -> None:

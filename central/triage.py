@@ -137,7 +137,6 @@ class TriageProcess(FlowProcess):
                     source=name,
                     process=self.process,
                     processes=self.processes,
-                    other_slots=self.other_slots,
                     batch_records=self._config.triage.batch_records,
                 ),
                 self.stop,

@@ -38,15 +38,7 @@ def names_of(config: Config) -> Names:
 
 
 def consuming(
-    config: Config,
-    topic: str,
-    *,
-    flow: str,
-    source: str,
-    process: int,
-    processes: int,
-    other_slots: bool,
-    batch_records: int,
+    config: Config, topic: str, *, flow: str, source: str, process: int, processes: int, batch_records: int
 ) -> Consuming:
     """Return how a flow reads a topic; lag tools see it as the group `<prefix>.<flow>`."""
     kafka = config.kafka
@@ -58,7 +50,6 @@ def consuming(
         start=kafka.start,
         gone=kafka.gone,
         slots=kafka.slots,
-        other_slots=other_slots,
         process=process,
         processes=processes,
         batch_records=batch_records,

@@ -54,7 +54,6 @@ class Consuming(Struct, frozen=True, kw_only=True):
     start: Literal["oldest", "newest"] = "oldest"  # of a partition that is there when the flow first starts
     gone: Literal["oldest", "newest", "stop"] = "stop"
     slots: int = 1
-    other_slots: bool = False  # the recovery store is of another number: go on where the group is
     process: int = 0  # our number in a cluster: we read the slots that leave it when they are divided by `processes`
     processes: int = 1
     batch_records: int = 500
@@ -73,7 +72,7 @@ class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
         if consuming.slots < consuming.processes:
             raise ConfigError(
                 f"source {consuming.name}: found {consuming.slots} slots for {consuming.processes} processes, wanted "
-                "at least one each; start fewer processes, or more slots"
+                "at least one each; the number of slots belongs to the recovery store, so start fewer processes"
             )
         self._consuming = consuming
         self._stop = stop
@@ -82,7 +81,7 @@ class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
     def list_parts(self) -> list[str]:
         # Those of others are theirs to read: nothing that is read here crosses to another process.
         of = self._consuming
-        # With other slots, other parts: what one of four read is not what one of two is to read.
+        # With other slots, other parts, which a store refuses: what one of four read is not what one of two is to read.
         return [f"slot-{number}-of-{of.slots}" for number in range(of.process, of.slots, of.processes)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: Offsets | None) -> "KafkaSlot":  # noqa: ARG002
@@ -222,12 +221,6 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         """Return the offset to read a partition from: a number in any case, or a crash could skip what comes."""
         if partition in self._next:
             return self._next[partition]
-        if self._consuming.other_slots:
-            # The group's offsets are behind the store's, and whatever comes twice by that is the same by its id.
-            where = TopicPartition(self._consuming.topic, partition)
-            (known,) = self._consumer.committed([where], timeout=_ASK_WITHIN_S)
-            if known.offset >= 0:
-                return known.offset
         low, high = self._span(partition)
         # One that was added since is read whole.
         return high if self._is_first_start and self._consuming.start == "newest" else low

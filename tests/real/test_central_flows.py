@@ -1,7 +1,7 @@
 """The flows of the centre as they run: a real Kafka, and what becomes of each record."""
 
 from pathlib import Path
-from time import sleep, time
+from time import monotonic, sleep, time
 
 import pytest
 
@@ -73,26 +73,25 @@ def test_verdicts_are_delivered_to_the_queue_and_what_is_none_is_a_dead_letter(c
             deliver.kill()
 
 
-def test_with_other_slots_a_flow_goes_on_where_it_was(centre: Centre) -> None:
-    for round_, slots in enumerate((2, 3)):
-        centre.config.write_text(centre.config.read_text().replace("slots = 2", f"slots = {slots}"))
-        deliver = centre.flow("deliver")
-        deliver.start()
-        try:
-            deliver.wait_until_ready(120)
-            said = [
-                verdict(id=id_of("gw-1", f"spool.{n}"), route="review", revision=CENTRAL, gateway="gw-1")
-                for n in range(50 * round_, 50 * (round_ + 1))
-            ]
-            centre.produce(centre.names.verdicts, said)
-            wait_until(lambda wanted=50 * (round_ + 1): centre.waiting() == wanted, "all wait", within_s=60)
-            sleep(2)  # a few epochs: what is committed to the group comes behind them
-            taken = deliver.metrics()["headwater_taken_total", frozenset({("source", "verdicts")})]
-            assert taken == 50
-            assert deliver.stop()[0] == 0
-        finally:
-            if deliver.ended is None:
-                deliver.kill()
+def test_offsets_of_other_slots_are_refused_and_kept(centre: Centre) -> None:
+    deliver = centre.flow("deliver")
+    deliver.start()
+    try:
+        deliver.wait_until_ready(120)
+        assert deliver.stop()[0] == 0
+    finally:
+        if deliver.ended is None:
+            deliver.kill()
+    centre.config.write_text(centre.config.read_text().replace("slots = 2", "slots = 3"))
+    changed = centre.flow("deliver")
+    changed.start()
+    until_s = monotonic() + 60
+    while changed.ended is None and monotonic() < until_s:
+        sleep(0.1)
+
+    assert changed.ended == 2
+    assert "`kafka.slots`: found 3" in changed.log.read_text()
+    assert "remembers offsets of 2; put 2 back" in changed.log.read_text()
 
 
 RULE = """

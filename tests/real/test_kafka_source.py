@@ -16,7 +16,6 @@ from dataflows.connectors.batch import Batch
 from dataflows.connectors.kafka import Cluster
 from dataflows.connectors.kafka_source import Consuming, KafkaSlot, KafkaSource, Offsets
 from models.contracts.errors import ConfigError
-from tests.real.intake import wait_until
 
 WITHIN_S = 60.0
 
@@ -84,25 +83,6 @@ def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) ->
 
     assert {frozenset(number % 3 for number in mine) for mine in found} == {frozenset({0, 2}), frozenset({1})}
     assert sorted(number for mine in found for number in mine) == list(range(30))
-
-
-def test_with_other_slots_the_group_says_where_to_go_on(kafka: LocalKafka, topic: str) -> None:
-    kafka.make_topic(topic, partitions=2)
-    produce(kafka, topic, range(40), partitions=2)
-    with slot(consuming(kafka, topic), drain=False) as partition:
-        assert sorted(numbers(read(partition, 40))) == list(range(40))
-        partition.snapshot()
-        partition.next_batch()  # commits
-        wait_until(lambda: sum(committed(kafka, topic, at) for at in range(2)) == 40, "the group's offsets", WITHIN_S)
-    produce(kafka, topic, range(40, 60), partitions=2)
-
-    for changed, wanted in ((True, range(40, 60)), (False, range(60))):
-        shared = consuming(kafka, topic, slots=2, other_slots=changed)
-        found = []
-        for part in KafkaSource(shared, Event()).list_parts():
-            with slot(shared, part=part) as partition:
-                found += numbers(read(partition))
-        assert sorted(found) == list(wanted)
 
 
 def test_a_record_that_is_read_again_is_of_the_day_on_which_it_was_written(kafka: LocalKafka, topic: str) -> None:
