@@ -78,15 +78,15 @@ class Guard(Struct, frozen=True, kw_only=True):
 class LocalKafka(JavaServer):
     """One broker, with its data in a folder; what was acknowledged survives SIGTERM and SIGKILL."""
 
-    def __init__(self, directory: Path, more: str = "", guard: Guard | None = None) -> None:
-        """Make the folder and format its storage; `more` are properties of the broker.
+    def __init__(self, directory: Path, more: str = "", guard: Guard | None = None, port: int = 0) -> None:
+        """Make the folder and format its storage; `more` are properties of the broker; port 0 is a free one.
 
         Raises:
             UnavailableError: its jars cannot be had.
         """
         super().__init__("kafka", directory)
         self._guard = guard
-        self.port, self._password_port, controller = free_port(), free_port(), free_port()
+        self.port, self._password_port, controller = port or free_port(), free_port(), free_port()
         ports = {"port": self.port, "password_port": self._password_port, "controller": controller}
         door = _OPEN.format(**ports) if guard is None else _GUARDED.format(**ports, **asdict(guard))
         self._properties = directory / "server.properties"

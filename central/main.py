@@ -142,6 +142,21 @@ def demo() -> None:
 
 
 @main.command()
+@click.option("--kafka-port", type=click.IntRange(0, 65535), default=9092, show_default=True, help="0: a free one.")
+@click.option("--mqtt-port", type=click.IntRange(0, 65535), default=1883, show_default=True, help="0: a free one.")
+def servers(kafka_port: int, mqtt_port: int) -> None:
+    """Run a Kafka and an MQTT broker on loopback, to try a centre out; they forget everything when they end.
+
+    \b
+    Example:
+      python -m central servers
+    """
+    from central.servers import run  # noqa: PLC0415 - `--help` answers without loading a runtime
+
+    run(kafka_port, mqtt_port, lambda words: click.echo(words, err=True))
+
+
+@main.command()
 @_of_centre
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per row.")
 @click.argument("sql")

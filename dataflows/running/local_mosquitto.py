@@ -31,8 +31,9 @@ def program() -> str:
 class LocalMosquitto:
     """One broker, which keeps nothing over its end."""
 
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
+    def __init__(self, directory: Path, port: int = 0) -> None:
+        """Write its configuration; port 0 is a free one."""
+        self.port = port or free_port()
         self._directory = directory
         self._config = directory / "mosquitto.conf"
         self._config.write_text(_CONFIG.format(port=self.port))
