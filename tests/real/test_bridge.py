@@ -156,9 +156,9 @@ def test_a_verdict_that_is_too_large_is_a_dead_letter_wherever_that_shows(
 
     assert {record.value for record in read_all(kafka, names.verdicts)} == set(fits)
     letters = {letter.id: letter for letter in map(decode_dead_letter, values(kafka, names.dead_letters))}
-    assert letters.keys() == {"gw.0", "gw.1"}
+    assert letters.keys() == {"gw~0", "gw~1"}
     assert {letter.reason for letter in letters.values()} == {"refused-by-sink"}
-    assert [letters["gw.0"].raw, letters["gw.1"].raw] == [*for_kafka, *for_its_letter]
+    assert [letters["gw~0"].raw, letters["gw~1"].raw] == [*for_kafka, *for_its_letter]
 
 
 def test_a_dead_letter_that_its_topic_does_not_take_whole_is_kept_in_part(
@@ -337,7 +337,7 @@ def test_nothing_is_lost_either_way_while_everything_between_is_killed(  # noqa:
                 else:
                     victim.start()
         talk()
-        wanted = {f"{gateway.name}.{at}" for gateway in gateways for at in range(sent)}
+        wanted = {f"{gateway.name}~{at}" for gateway in gateways for at in range(sent)}
         wait_until(
             lambda: wanted <= {each for each, revision in ids_in(kafka, names.verdicts) if revision == 0}, "uplink", 120
         )
