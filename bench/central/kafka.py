@@ -1,7 +1,8 @@
 """How fast the centre's flow is from Kafka to Kafka, with a model that costs nothing: on one core, and in a cluster.
 
-A real broker on this machine holds the events beforehand. The flow runs in processes of their own, with its couriers,
-its recovery store and the verdict cache as shipped. Every event is counted in the topic of verdicts.
+A real broker on this machine holds the events beforehand. The flow runs in processes of their own, with its couriers
+and its recovery store as shipped; the verdict cache is off, as for a gateway's table in `bench.pipeline`. Every event
+is counted in the topic of verdicts.
 """
 
 import json
@@ -41,7 +42,7 @@ from dataflows.operators.repeats import Repeats
 from dataflows.triage import Outlet, triage
 from models.classifier import Current
 from models.contracts import wire
-from models.contracts.policy import Policy
+from models.contracts.policy import CacheRules, Policy
 
 _EVENTS = 400_000
 _PARTITIONS = 4
@@ -74,7 +75,7 @@ def rows() -> list[Row]:
         Row(
             name="kafka_events_per_s",
             value=value,
-            unit=f"events/s over {_EVENTS}",
+            unit=f"events/s over {_EVENTS}, without the cache",
             peer=f"{one:.0f} in a second of processor time",
             passed=value >= _TARGET,
         ),
@@ -177,7 +178,7 @@ def run(folder: Path, brokers: str, out: str, process: int, addresses: list[str]
             drain=True,
         ),
         Current(table()),
-        Current(Policy()),
+        Current(Policy(cache=CacheRules(enabled=False))),  # a table is faster than any cache
         [Outlet("verdicts", topic("verdicts", out))],
         topic("letters", f"{out}-letters"),
         readings={},
