@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from dataflows.observer import Observer
 from models.contracts.errors import InputError
-from models.contracts.event import DeadLetter, Event, id_of, is_of
+from models.contracts.event import DeadLetter, Event, full_id, is_of
 from models.contracts.scalars import EventId
 from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import decode_verdict
@@ -235,7 +235,7 @@ def _events(
     source, received_at_ms = batch.source, batch.received_at_ms
     headers = split_all(texts, received_at_ms)
     if gateway:
-        ids = [id_of(gateway, own_id) for own_id in ids]
+        ids = [full_id(gateway, own_id) for own_id in ids]
     return [
         Event(
             id=event_id,

@@ -43,7 +43,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=Fals
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def id_of(gateway: str, own_id: str) -> EventId:
+def full_id(gateway: str, own_id: str) -> EventId:
     """Return the id, among the events of all gateways, of what one of them calls `own_id`.
 
     No name has a `~`, so that of no gateway is the beginning of another's ids.

@@ -20,7 +20,7 @@ from dataflows.connectors.mqtt_uplink import UplinkCarrier, Upward
 from dataflows.connectors.spool import Spool, SpoolReader
 from dataflows.running.child import free_port
 from models.contracts.errors import UnavailableError
-from models.contracts.event import id_of
+from models.contracts.event import full_id
 from models.contracts.wire import decode_verdict, encode
 from tests.fakes.verdicts import verdict
 from tests.real.intake import wait_until
@@ -138,7 +138,7 @@ def carrier(broker: Mosquitto, gateway: str = "gw", **changed: object) -> Uplink
 
 
 def verdicts(first: int, stop: int, gateway: str = "gw", **changed: object) -> list[bytes]:
-    return [encode(verdict(id=id_of(gateway, str(at)), gateway=gateway, **changed)) for at in range(first, stop)]
+    return [encode(verdict(id=full_id(gateway, str(at)), gateway=gateway, **changed)) for at in range(first, stop)]
 
 
 def delivered(carrier: UplinkCarrier, payloads: Sequence[bytes], within_s: float = 90.0) -> None:

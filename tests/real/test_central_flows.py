@@ -6,7 +6,7 @@ from time import monotonic, sleep, time
 import pytest
 
 from central.local_kafka import LocalKafka
-from models.contracts.event import id_of
+from models.contracts.event import full_id
 from models.contracts.verdict import CENTRAL, Verdict
 from tests.fakes.verdicts import verdict
 from tests.real.centre import Centre
@@ -23,7 +23,10 @@ def centre(tmp_path: Path, kafka: LocalKafka, topic: str) -> Centre:
 def questions(count: int) -> list[Verdict]:
     return [
         verdict(
-            id=id_of("gw-1", f"spool.{n}"), text=f"sshd: Failed password for user{n}", route="escalated", gateway="gw-1"
+            id=full_id("gw-1", f"spool.{n}"),
+            text=f"sshd: Failed password for user{n}",
+            route="escalated",
+            gateway="gw-1",
         )
         for n in range(count)
     ]
@@ -50,7 +53,7 @@ def test_what_a_gateway_doubts_is_answered_under_its_own_id_and_supersedes(centr
 def test_verdicts_are_delivered_to_the_queue_and_what_is_none_is_a_dead_letter(centre: Centre) -> None:
     said = [
         verdict(
-            id=id_of("gw-1", f"spool.{n}"),
+            id=full_id("gw-1", f"spool.{n}"),
             route="review" if n % 4 == 0 else "accepted",
             revision=CENTRAL,
             gateway="gw-1",
@@ -111,7 +114,7 @@ def test_five_grave_verdicts_on_one_address_are_one_incident_in_the_queue_and_no
     now_ms = int(time() * 1000)
     said = [
         verdict(
-            id=id_of(f"gw-{n % 2}", f"spool.{n}"),
+            id=full_id(f"gw-{n % 2}", f"spool.{n}"),
             text=f"Failed password for user{n} from 203.0.113.9",
             received_at_ms=now_ms + n,
             fields={"source": ("203.0.113.9",)},

@@ -42,6 +42,8 @@ class Graph:
         self.weights = {name: weight.detach().numpy() for name, weight in network.state_dict().items()}
         self.heads, self.nodes, self.initializers, self.numbers = heads, [], {}, list(range(900))
         Random(4).shuffle(self.numbers)
+        # Some exports have it, and read positions from it; it is no weight.
+        self.initializers["embeddings.position_ids"] = np.arange(CONFIG.max_position_embeddings)[None]
         mask = self.node("Unsqueeze", self.node("Cast", "attention_mask", to=TensorProto.FLOAT), axes=[1, 2])
         self.mask = self.node("Mul", self.node("Sub", self.constant(1.0), mask), self.constant(-1e9))
         tables = (("word", "input_ids"), ("token_type", "token_type_ids"))

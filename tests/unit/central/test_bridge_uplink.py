@@ -7,7 +7,7 @@ from central.topics import Names
 from dataflows.connectors.kafka_publisher import Outgoing
 from dataflows.connectors.mqtt_connection import Incoming
 from dataflows.connectors.mqtt_requests import Request
-from models.contracts.event import id_of
+from models.contracts.event import full_id
 from models.contracts.verdict import CENTRAL
 from models.contracts.wire import decode_dead_letter, encode
 from tests.fakes.verdicts import verdict
@@ -21,7 +21,7 @@ def request(payload: bytes, gateway: str = "gw") -> Request:
 
 
 def line(own_id: str = "o.1", **changed: Any) -> bytes:
-    return encode(verdict(gateway="gw", id=id_of("gw", own_id), **changed))
+    return encode(verdict(gateway="gw", id=full_id("gw", own_id), **changed))
 
 
 def reason(raw: bytes) -> str:
@@ -68,7 +68,7 @@ def test_each_line_that_is_not_this_gateways_to_say_is_a_dead_letter_with_its_re
     assert reason(encode(verdict(gateway="other"))) == "of-another-gateway"
     assert reason(encode(verdict())) == "of-another-gateway"
     assert reason(line(revision=CENTRAL)) == "not-a-gateways-revision"
-    for theirs in (id_of("gw-2", "o.1"), "o.1", "gw", "headwater.events.0.17"):
+    for theirs in (full_id("gw-2", "o.1"), "o.1", "gw", "headwater.events.0.17"):
         assert reason(encode(verdict(gateway="gw", id=theirs))) == "not-a-gateways-id"
 
 

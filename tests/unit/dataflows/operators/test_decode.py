@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataflows.operators.decode import PLAIN, Reading, decode_records
-from models.contracts.event import id_of
+from models.contracts.event import full_id
 from models.contracts.verdict import CENTRAL
 from models.contracts.wire import encode
 from tests.fakes.records import batch
@@ -205,7 +205,7 @@ def test_a_record_reads_the_same_alone_and_beside_one_that_needs_a_second_look(l
 
 
 ASKED = verdict(
-    id=id_of("gw-1", "spool.7"),
+    id=full_id("gw-1", "spool.7"),
     text="<86>Jan 31 23:59:59 web-1 sshd[42]: Failed",
     route="escalated",
     gateway="gw-1",
