@@ -38,7 +38,7 @@ _AT_ONCE = 32  # messages of gateways on their way into Kafka: some MiB
 _TURN_S = 0.2
 _GLANCE_S = 0.01
 _TICK_S = 0.25
-_STOPS = (signal.SIGTERM, signal.SIGINT)
+_STOPS = {signal.SIGTERM, signal.SIGINT}
 _STALL_S = 10.0  # without a word of Kafka's
 _LOOK_S = 5.0  # how often Kafka is asked whether it is there, while there is nothing for it
 _LARGEST_BYTES = 4 << 20  # of a record: a dead letter holds in base64 what may be nearly a MiB
@@ -116,9 +116,9 @@ def _run(bridge: Bridge, watch: BridgeWatch) -> int:
     threads = [Thread(target=turn, args=(name, work), name=name, daemon=True) for name, work in _WORK.items()]
     for thread in threads:
         thread.start()
-    told = None
-    while told is None and not died.is_set():
-        told = signal.sigtimedwait(_STOPS, _TICK_S)
+    # Not sigtimedwait: in CPython it tells of a signal that never came, where SIGCONT wakes it after its time is over.
+    while not died.wait(_TICK_S) and not signal.sigpending() & _STOPS:
+        pass
     stop.set()
     log.info("stopping")
     deadline = monotonic() + _STOP_WITHIN_S

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from central.local_kafka import LocalKafka
 from central.topics import Names
@@ -122,6 +122,7 @@ def running(bridge: BridgeProcess) -> Iterator[BridgeProcess]:
         yield bridge
     finally:
         bridge.stop(signal.SIGKILL)
+        print(bridge.log.read_text())  # shown where a test fails
 
 
 def make_topics(kafka: LocalKafka, prefix: str, letters_bytes: str = str(4 << 20), **settings: str) -> Names:
@@ -150,6 +151,7 @@ def delivered(carrier: UplinkCarrier, payloads: Sequence[bytes], within_s: float
         except UnavailableError:
             if monotonic() > deadline:
                 raise
+            sleep(0.1)
         else:
             return
 

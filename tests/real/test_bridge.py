@@ -199,6 +199,7 @@ def test_a_bridge_that_hangs_is_unavailable_after_a_bounded_wait(broker: Mosquit
     finally:
         bridge.signal(signal.SIGCONT)
     delivered(to_centre, verdicts(1, 2))
+    assert bridge.said("stopping") == 0
 
 
 class SlowLine:
