@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from models.calibration import calibrate
+from models.classifier import Classifier
 from models.contracts.errors import InputError, UntrustedError
 from models.contracts.opinion import Opinion
 from models.contracts.release import Release
@@ -87,10 +88,19 @@ class _Asked(Struct, frozen=True):
 class EncoderClassifier:
     """A `Classifier` on an encoder GGUF whose labels are the task's."""
 
-    def __init__(self, model: Model, release: Release, *, threads: int, remembered: int = READINGS) -> None:
+    def __init__(
+        self,
+        model: Model,
+        release: Release,
+        *,
+        threads: int,
+        remembered: int = READINGS,
+        second: Classifier | None = None,
+    ) -> None:
         """Open one context per thread, and as many again for a release that reads copied fields.
 
         What the model says is remembered for so many readings: its weights do not change, so it would say it again.
+        `second` gives the second opinion, and is closed with this one.
 
         Raises:
             UntrustedError: the head's outputs are not the task's, its texts have no marks at their ends, or the layer
@@ -100,7 +110,7 @@ class EncoderClassifier:
             raise UntrustedError(
                 f"{model.path}: its vocabulary does not mark both ends of a text, as an encoder's does; refused it"
             )
-        self._model, self._release = model, release
+        self._model, self._release, self._second = model, release, second
         self._head = Head(model.labels, release.task, str(model.path))
         self._positions = min(_ROWS, model.trained_context, release.prompt.max_tokens)
         self._lock = threading.Lock()
@@ -134,6 +144,8 @@ class EncoderClassifier:
         with self._lock:
             if self._pool is not None:
                 self._pool.shutdown()
+            if self._second is not None:
+                self._second.close()
             self._model.close()
 
     def _classify(self, texts: Sequence[str]) -> list[Opinion]:
@@ -145,11 +157,20 @@ class EncoderClassifier:
             tokens = [new[reading] for reading in order]
             answers = self._shared(_read, self._lanes, tokens, [len(each) for each in tokens])
             self._said.add(order, np.concatenate(answers))
-        opinions = {text: self._opinion(self._said[readings[text]], words) for text, words in read.items()}
+        second = self._second_opinions(list(read))
+        opinions = {
+            text: self._opinion(self._said[readings[text]], words, second.get(text)) for text, words in read.items()
+        }
         opinions |= self._with_copied(opinions, read, readings)
         self._said.shorten()
         self._scored.shorten()
         return [opinions[text] for text in texts]
+
+    def _second_opinions(self, texts: Sequence[str]) -> dict[str, Sequence[float]]:
+        if self._second is None:
+            return {}
+        opinions = self._second.classify(texts)
+        return {text: opinion.probabilities for text, opinion in zip(texts, opinions, strict=True)}
 
     def _shared(
         self, work: Callable[[Encoder, list[T]], R], lanes: Sequence[Encoder], items: list[T], lengths: Sequence[int]
@@ -172,12 +193,12 @@ class EncoderClassifier:
             return _Text(tokens, words.end < len(text) or len(words.text) > limit)
         return _Text([*tokens[: self._positions - 1], tokens[-1]], truncated=True)
 
-    def _opinion(self, logits: Logits, words: _Text) -> Opinion:
+    def _opinion(self, logits: Logits, words: _Text, second: Sequence[float] | None) -> Opinion:
         """Return label and choices, which one pass tells."""
         if not np.isfinite(logits).all():
             raise InputError("the model's logits are not numbers; its weights are damaged, or this text breaks it")
         log_probabilities, mass = self._head.labels(logits.astype(np.float64))
-        probabilities = calibrate(log_probabilities, self._release.calibration)
+        probabilities = calibrate(log_probabilities, self._release.calibration, second)
         fields = self._head.chosen(logits.astype(np.float64)) if self._has_fields(probabilities) else {}
         return Opinion(probabilities=probabilities, label_mass=mass, truncated=words.truncated, fields=fields)
 

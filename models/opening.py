@@ -4,13 +4,15 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from models.classifier import Classifier
 from models.contracts.errors import UntrustedError
 from models.contracts.release import Release
 from models.decoder import DecoderClassifier
 from models.encoder import READINGS, EncoderClassifier
 from models.llama import Model
-from models.release_file import check_digest, read_release, release_path
+from models.release_file import check_digest, read_release, release_path, second_path
 
 _MAX_THREADS = 2
 
@@ -58,6 +60,32 @@ def classifier_of(
     if encodes != (kind == "encoder"):
         found = "an encoder with a head" if encodes else "no encoder with a head"
         raise UntrustedError(f"{model.path}: release {release.title} has a prompt of kind `{kind}`, and is {found}")
-    if encodes:
-        return EncoderClassifier(model, release, threads=threads, remembered=readings)
-    return DecoderClassifier(model, release, threads=threads, context_tokens=context_tokens)
+    if not encodes:
+        return DecoderClassifier(model, release, threads=threads, context_tokens=context_tokens)
+    with ExitStack() as failed:
+        second = _second_of(release, model.path.parent, threads=threads, readings=readings)
+        if second is not None:
+            failed.callback(second.close)
+        classifier = EncoderClassifier(model, release, threads=threads, remembered=readings, second=second)
+        failed.pop_all()
+    return classifier
+
+
+def _second_of(release: Release, folder: Path, *, threads: int, readings: int) -> Classifier | None:
+    """Open what gives a release its second opinion; it reads labels only, and nothing where it has no weight."""
+    wanted = release.second_opinion
+    if wanted is None or not release.calibration.second_weight:
+        return None
+    model = Model(second_path(release, wanted, folder))
+    with ExitStack() as failed:
+        failed.callback(model.close)
+        own = read_release(model)
+        if own.task.label_names != release.task.label_names:
+            raise UntrustedError(
+                f"{model.path}: release {own.title} has the labels {list(own.task.label_names)}, and {release.title}, "
+                f"which asks it for a second opinion, {list(release.task.label_names)}; refused it"
+            )
+        labels_only = replace(own, task=replace(own.task, fields_for=()))
+        classifier = classifier_of(model, labels_only, threads=threads, readings=readings)
+        failed.pop_all()
+    return classifier

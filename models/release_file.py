@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from models.contracts.errors import ConfigError, InputError, UntrustedError
-from models.contracts.release import METADATA_KEY, Calibration, Prompt, Release
+from models.contracts.release import METADATA_KEY, Calibration, Prompt, Release, SecondOpinion
 from models.contracts.task import Task
 from models.contracts.wire import decode_json, decode_toml
 from models.fields import ABSENT
@@ -102,6 +102,23 @@ def read_release(model: "Model", task_file: str = "") -> Release:
     return _release_of(task_file, Prompt(kind="encoder") if model.pools_to_labels else Prompt(kind="chat"))
 
 
+def second_path(release: Release, wanted: SecondOpinion, folder: Path) -> Path:
+    """Return the file of the second opinion: one in `folder`, beside the release's own, or a shipped one.
+
+    Raises:
+        ConfigError: none of them is the one that was measured together with the release.
+    """
+    name = wanted.release.rpartition("-")[0]
+    places = [folder / f"{wanted.release}.gguf", folder / f"{name}.gguf", SHIPPED / f"{name}.gguf"]
+    for path in places:
+        if path.is_file() and digest_of(path) == wanted.sha256:
+            return path
+    raise ConfigError(
+        f"release {release.title} asks {wanted.release} for a second opinion, and no file of SHA-256 {wanted.sha256} "
+        f"was found as {' or '.join(map(str, dict.fromkeys(places)))}; put it beside the release's own file"
+    )
+
+
 def read_decoder_release(file: str) -> Release:
     """Return the release that a decoder elsewhere is asked by: a release as JSON, or that of a task in a TOML file.
 
@@ -153,6 +170,7 @@ def check_release(release: Release, path: Path) -> None:
     wrong += [f"golden event for `{golden.label}`" for golden in release.golden if golden.label not in labels]
     wrong += [f"threshold for `{label}`" for label in release.policy.accept_at_by_label if label not in labels]
     wrong += _roles_faults(release)
+    wrong += _second_opinion_faults(release)
     if wrong:
         raise UntrustedError(
             f"{path}: release {release.title} with labels {list(labels)}: {'; '.join(wrong)}; refused it"
@@ -166,6 +184,15 @@ def _calibration_faults(calibration: Calibration, labels: int) -> list[str]:
     if len(calibration.bias) not in (0, labels):
         faults.append(f"{len(calibration.bias)} calibration biases for {labels} labels")
     return faults
+
+
+def _second_opinion_faults(release: Release) -> list[str]:
+    weight = release.calibration.second_weight
+    if release.second_opinion is None:
+        return [f"weight {weight} of a second opinion, and none to ask"] if weight else []
+    if release.prompt.kind != "encoder":
+        return [f"a second opinion, with a prompt of kind `{release.prompt.kind}`; only encoders ask for one"]
+    return []
 
 
 def _roles_faults(release: Release) -> list[str]:

@@ -34,6 +34,9 @@ _DEVIATIONS = 1.96  # on either side of an interval of 95 %
 def fit_by_folds(log_probabilities: Floats, labels: Labels, witnesses: Labels) -> Calibration:
     """Return a temperature, with biases only where they help witnesses that they were not fitted on.
 
+    `log_probabilities` are of shape (readers, events, labels): what the release's own network said and, where another
+    is asked for a second opinion, what that one said.
+
     A bias per label is soon fitted to chance: with 77 labels and a few events of each it makes things worse.
     """
     if len(np.unique(witnesses)) < _FEWEST_WITNESSES:
@@ -41,7 +44,9 @@ def fit_by_folds(log_probabilities: Floats, labels: Labels, witnesses: Labels) -
 
     def loss_left_out(*, biases: bool) -> float:
         said = _in_turn(
-            log_probabilities, witnesses, lambda learnt: fit(log_probabilities[learnt], labels[learnt], biases=biases)
+            log_probabilities,
+            witnesses,
+            lambda learnt: fit(log_probabilities[:, learnt], labels[learnt], biases=biases),
         )
         return float(-np.log(said[np.arange(len(labels)), labels] + _CLOSE).mean())
 
@@ -55,50 +60,51 @@ def left_out(log_probabilities: Floats, labels: Labels, witnesses: Labels) -> Fl
     to fit on: its probabilities are as the model said them.
     """
     if len(np.unique(witnesses)) < 2:
-        return softmax(log_probabilities)
+        return softmax(log_probabilities[0])
     return _in_turn(
         log_probabilities,
         witnesses,
-        lambda learnt: fit_by_folds(log_probabilities[learnt], labels[learnt], witnesses[learnt]),
+        lambda learnt: fit_by_folds(log_probabilities[:, learnt], labels[learnt], witnesses[learnt]),
     )
 
 
 def _in_turn(log_probabilities: Floats, witnesses: Labels, fitted: Callable[[Labels], Calibration]) -> Floats:
     """Return probabilities by what `fitted` makes of the other parts' events, whose numbers it is handed."""
-    said = np.zeros_like(log_probabilities)
+    said = np.zeros(log_probabilities.shape[1:])
     parts = GroupKFold(min(_FOLDS, len(np.unique(witnesses))))
-    for learnt, asked in parts.split(log_probabilities, groups=witnesses):
-        said[asked] = apply(fitted(learnt), log_probabilities[asked])
+    for learnt, asked in parts.split(said, groups=witnesses):
+        said[asked] = apply(fitted(learnt), log_probabilities[:, asked])
     return said
 
 
 def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Calibration:
     """Return the temperature, and with `biases` one bias per label, of least negative log-likelihood.
 
-    The loss is convex in the inverse temperature and the biases, so a few Newton steps find it. It is drawn a little
-    towards what the model said, which is felt where events are few.
+    The loss is convex in the slopes (the inverse temperature, and the weight of a second opinion) and the biases, so a
+    few Newton steps find it. It is drawn a little towards what the model said, which is felt where events are few.
     """
-    kinds = log_probabilities.shape[1]
-    # One weight for the shared slope, one per label but the last, whose bias is 0: only differences count.
-    free = kinds if biases else 1
-    own = log_probabilities[np.arange(len(labels)), labels].sum()
-    occurring = np.bincount(labels, minlength=kinds)[: free - 1]
-    ridge = np.diag([_SLOPE_RIDGE, *[_RIDGE] * (free - 1)])
-    weights = as_said = np.eye(free)[0]  # slope 1, no bias
+    readers, _, kinds = log_probabilities.shape
+    # One slope per reader, one weight per label but the last, whose bias is 0: only differences count.
+    biased = kinds - 1 if biases else 0
+    own = log_probabilities[:, np.arange(len(labels)), labels].sum(axis=1)
+    occurring = np.bincount(labels, minlength=kinds)[:biased]
+    ridge = np.diag([*[_SLOPE_RIDGE] * readers, *[_RIDGE] * biased])
+    weights = as_said = np.eye(readers + biased)[0]  # the own network's slope 1, no second opinion, no bias
     loss = _loss(log_probabilities, weights, labels, ridge)
     for _ in range(_ROUNDS):
         # The features behind the weights, a log-probability and a 1 for its label, are never written out: events by
         # labels by labels are more than memory holds.
         said = softmax(_scores(log_probabilities, weights))
-        given = said[:, : free - 1]
-        mean = (said * log_probabilities).sum(axis=1)
-        slope = np.concatenate(([mean.sum() - own], given.sum(axis=0) - occurring)) + ridge @ (weights - as_said)
+        given = said[:, :biased]
+        weighted = said * log_probabilities
+        mean = weighted.sum(axis=2)
+        slope = np.concatenate((mean.sum(axis=1) - own, given.sum(axis=0) - occurring)) + ridge @ (weights - as_said)
         curve = ridge.copy()
-        curve[0, 0] += (said * log_probabilities**2).sum() - mean @ mean
-        curve[0, 1:] += (given * log_probabilities[:, : free - 1]).sum(axis=0) - mean @ given
-        curve[1:, 0] = curve[0, 1:]
-        curve[1:, 1:] += np.diag(given.sum(axis=0)) - given.T @ given
-        move = np.linalg.solve(curve + 1e-9 * np.eye(free), slope)
+        curve[:readers, :readers] += np.einsum("rnk,snk->rs", weighted, log_probabilities) - mean @ mean.T
+        curve[:readers, readers:] += weighted[:, :, :biased].sum(axis=1) - mean @ given
+        curve[readers:, :readers] = curve[:readers, readers:].T
+        curve[readers:, readers:] += np.diag(given.sum(axis=0)) - given.T @ given
+        move = np.linalg.solve(curve + 1e-9 * np.eye(len(weights)), slope)
         # Far from the minimum a whole step overshoots: halve it until it helps.
         while (nearer := _loss(log_probabilities, weights - move, labels, ridge)) > loss and np.abs(
             move
@@ -108,14 +114,16 @@ def fit(log_probabilities: Floats, labels: Labels, *, biases: bool = True) -> Ca
             break
         weights, loss = weights - move, nearer
     inverse = max(float(weights[0]), 1e-3)
-    bias = (*(round(float(one), 6) for one in weights[1:]), 0.0) if biases else ()
-    return Calibration(temperature=round(1 / inverse, 6), bias=bias)
+    bias = (*(round(float(one), 6) for one in weights[readers:]), 0.0) if biases else ()
+    second = round(float(weights[1:readers].sum()), 6)  # of one, or of none
+    return Calibration(temperature=round(1 / inverse, 6), bias=bias, second_weight=second)
 
 
 def _scores(log_probabilities: Floats, weights: Floats) -> Floats:
-    """Return the logits by a slope and, where there are more weights, the biases of all labels but the last."""
-    scores: Floats = log_probabilities * weights[0]
-    scores[:, : len(weights) - 1] += weights[1:]
+    """Return the logits by the readers' slopes and, where there are more weights, biases of all labels but the last."""
+    readers = len(log_probabilities)
+    scores: Floats = np.tensordot(weights[:readers], log_probabilities, axes=1)
+    scores[:, : len(weights) - readers] += weights[readers:]
     return scores
 
 
@@ -129,7 +137,8 @@ def _loss(log_probabilities: Floats, weights: Floats, labels: Labels, ridge: Flo
 
 def apply(calibration: Calibration, log_probabilities: Floats) -> Floats:
     bias = np.array(calibration.bias) if calibration.bias else 0.0
-    return softmax(log_probabilities / calibration.temperature + bias)
+    own, *second = log_probabilities
+    return softmax(own / calibration.temperature + bias + sum(calibration.second_weight * each for each in second))
 
 
 def softmax(scores: Floats) -> Floats:

@@ -12,15 +12,18 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from models.contracts.release import Golden, Release
+from models.calibration import logarithms
+from models.contracts.release import Golden, Release, SecondOpinion
 from models.contracts.task import Task
 from models.llama import Model
-from models.release_file import SHIPPED, read_release
+from models.release_file import SHIPPED, read_release, second_path
 from quantize import ask, baseline, calibrate, compress, gate, injection, measure
 from quantize.ask import Answers
 from quantize.examples import Examples, HeldOut
 from quantize.expand import Example
 from quantize.figures import Figures, Injections, Peer
+from quantize.named_release import named_release
+from quantize.product_groups import product_groups
 from quantize.progress import Progress
 from quantize.recipe import Candidate, Recipe
 from quantize.terminal import say_warnings_only
@@ -32,7 +35,6 @@ _MOST_TO_CHOOSE_BY = 2000  # events, for each candidate: of fewer, six that flip
 _MOST_FOR_SPEED = 200
 _MOST_FOR_MEMORY = 64  # a whole batch, as under a backlog
 _INJECTION_SEED = 76
-_LEAST = 1e-12  # a probability that has a logarithm
 _UNTOLD = measure.Estimate(1.0, 0.0, 1.0)  # where witnesses are too few: the largest error that there can be
 
 
@@ -63,7 +65,7 @@ def trial_of(
     few = _to_choose_by(found)
     after = ask.ask(file, draft, few.bodies, tick=progress.bar(candidate.title))
     truth = _truth(few.examples, draft.task.label_names)
-    fitted = calibrate.left_out(np.log(after.probabilities + _LEAST), truth, few.witnesses)
+    fitted = calibrate.left_out(logarithms(after.probabilities[None]), truth, few.witnesses)
     trial = compress.Trial(
         candidate=candidate,
         megabytes=file.stat().st_size / 1e6,
@@ -83,7 +85,10 @@ def calibrated(file: Path, draft: Release, max_error: float, *, found: Examples,
     """Return the release with calibration, first policy and golden events, by events that nothing was learnt from."""
     fold, names = found.calibration, draft.task.label_names
     raw = ask.ask(file, draft, fold.bodies, tick=progress.bar("calibrating"))
-    said, labels = np.log(raw.probabilities + _LEAST), _truth(fold.examples, names)
+    readers = [raw]
+    if draft.second_opinion is not None:
+        readers.append(_second(draft, draft.second_opinion, fold.bodies, progress))
+    said, labels = logarithms(np.stack([each.probabilities for each in readers])), _truth(fold.examples, names)
     calibration, policy = calibrate.fit_and_choose(said, raw.masses, labels, fold.witnesses, names, max_error=max_error)
     sure = calibrate.apply(calibration, said)  # what the release itself will say of its golden events
     golden = _golden(fold.examples, replace(raw, probabilities=sure), labels, names)
@@ -103,6 +108,11 @@ def measured(
     read_off = _with_known_fields(found, task, seen.chosen)
     given, wanted_fields = [seen.fields[at] for at in read_off], [test.examples[at].fields for at in read_off]
     trial = draft.trials[draft.chosen]
+    peers = [*_simpler(found, release.task, labels, progress), *_older(release, found, progress)]
+    second = None
+    if release.second_opinion is not None:
+        second = _second(release, release.second_opinion, test.bodies, progress).chosen
+        peers.append(_peer(f"{release.second_opinion.release}, which gives the second opinion", second, labels, kinds))
     return Figures(
         release=release.title,
         labels=list(names),
@@ -118,7 +128,8 @@ def measured(
         confusion=measure.confusion(seen.chosen, labels, kinds),
         reliability=measure.reliability(seen.probabilities, labels),
         sources=measure.by_source(seen.chosen, labels, [one.product for one in test.examples], kinds),
-        peers=[*_simpler(found, release.task, labels, progress), *_older(release, found, progress)],
+        peers=peers,
+        gain_over_second=None if second is None else _gain(seen.chosen, second, labels, found),
         fields=measure.field_scores(given, wanted_fields, [field.name for field in task.fields]) if read_off else {},
         wrong_values=measure.with_a_wrong_value(given, wanted_fields),
         label_flips=_label_flips(wanted, release, whole, seen, bodies=test.bodies, progress=progress),
@@ -220,10 +231,11 @@ def _simpler(found: Examples, task: Task, labels: calibrate.Labels, progress: Pr
     peer = baseline.train_baseline(learnt, names, evenly=bool(found.types))
     n_grams = baseline.choose(peer, found.test.bodies)
     said = {"majority": majority, gate.N_GRAMS: n_grams}
-    return [
-        Peer(name, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))
-        for name, chosen in said.items()
-    ]
+    return [_peer(name, chosen, labels, len(names)) for name, chosen in said.items()]
+
+
+def _peer(name: str, chosen: calibrate.Labels, labels: calibrate.Labels, kinds: int) -> Peer:
+    return Peer(name, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, kinds))
 
 
 def _older(release: Release, found: Examples, progress: Progress) -> list[Peer]:
@@ -241,12 +253,31 @@ def _older(release: Release, found: Examples, progress: Progress) -> list[Peer]:
         return []
     chosen = ask.ask(path, older, found.test.bodies, tick=progress.bar(older.title)).chosen
     labels = _truth(found.test.examples, names)
-    same = _held_out_the_same(older, found)
+    same = held_out_the_same(older, found)
     name = older.title if same else f"{older.title}, which may have learnt from some of these events"
-    return [Peer(name, measure.accuracy(chosen, labels), measure.macro_f1_of(chosen, labels, len(names)))]
+    return [_peer(name, chosen, labels, len(names))]
 
 
-def _held_out_the_same(older: Release, found: Examples) -> bool:
+def _second(release: Release, wanted: SecondOpinion, bodies: Sequence[str], progress: Progress) -> Answers:
+    """Return what the release that gives the second opinion says by itself."""
+    path, second = named_release(str(second_path(release, wanted, SHIPPED)))
+    return ask.ask(path, second, bodies, tick=progress.bar(second.title))
+
+
+def _gain(
+    chosen: calibrate.Labels, second: calibrate.Labels, labels: calibrate.Labels, found: Examples
+) -> measure.Estimate:
+    """Return by how much more often one is right than the other; of event types the interval is over vendors."""
+    products = [one.product for one in found.test.examples]
+    witnesses = found.test.witnesses
+    if found.types:
+        groups = product_groups(products)
+        witnesses = np.unique([groups[product][0] for product in products], return_inverse=True)[1]
+    more = (chosen == labels).astype(np.float64) - (second == labels)
+    return measure.estimate(lambda at: float(more[at].mean()), witnesses)
+
+
+def held_out_the_same(older: Release, found: Examples) -> bool:
     """Tell whether a release was measured on these events; one that does not say it was made from the same data."""
     told = older.provenance
     if "held_out_sha256" in told:

@@ -40,6 +40,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     reliability: list[Bin]
     sources: list[SourceScores]
     peers: list[Peer]
+    gain_over_second: Estimate | None = None  # accuracy, less the second opinion's alone; interval over vendors
     fields: dict[str, FieldScores] = {}
     wrong_values: float = 0.0  # share of the events whose fields are known with a value that is none of the field's
     label_flips: float | None = None  # against the 16-bit model; of one that came finished there is none

@@ -113,14 +113,23 @@ def made_from(recipe: Recipe, release: Release, figures: Figures) -> list[tuple[
             ("base, SHA-256", base.sha256 or _NOT_STATED),
             ("base, licence", base.licence or _NOT_STATED),
         ]
+    if second := release.second_opinion:
+        rows.append(("second opinion", f"`{second.release}`, SHA-256 {second.sha256}; it reads every event as well"))
     return [*rows, ("licence of the release", recipe.licence)]
 
 
 def rows(recipe: Recipe, release: Release, figures: Figures) -> list[Row]:
     """Return the figures that have no peer, with the limits of the recipe."""
     gate, size = recipe.gate, limits_of(recipe)
-    injections, quiet = figures.injections, figures.quiet_false_alarms
+    injections, quiet, gain = figures.injections, figures.quiet_false_alarms, figures.gain_over_second
+    over_second = Row(
+        "accuracy above the second opinion's alone; interval over vendors",
+        decimal(None if gain is None else gain.value),
+        between(gain),
+        "" if gate.min_gain_over_second_opinion is None else f"from {gate.min_gain_over_second_opinion:.3f} on",
+    )
     return [
+        *([] if release.second_opinion is None else [over_second]),
         Row(
             "calibration error (root mean square, less what chance adds)",
             decimal(figures.calibration_error.value),
@@ -229,12 +238,13 @@ def worst_first(labels: list[LabelRow]) -> list[LabelRow]:
 
 def calibration(fitted: Calibration) -> str:
     """Return how confidences were mended, as a sentence."""
+    second = f"; the second opinion has the weight {fitted.second_weight:.3f}" if fitted.second_weight else ""
     if not fitted.bias:
-        return f"Temperature {fitted.temperature:.3f}, no biases."
+        return f"Temperature {fitted.temperature:.3f}, no biases{second}."
     if len(fitted.bias) > _MOST_BIASES:
         span = f"between {min(fitted.bias):.3f} and {max(fitted.bias):.3f}"
-        return f"Temperature {fitted.temperature:.3f}, {len(fitted.bias)} biases {span}."
-    return f"Temperature {fitted.temperature:.3f}, biases {', '.join(f'{one:.3f}' for one in fitted.bias)}."
+        return f"Temperature {fitted.temperature:.3f}, {len(fitted.bias)} biases {span}{second}."
+    return f"Temperature {fitted.temperature:.3f}, biases {', '.join(f'{one:.3f}' for one in fitted.bias)}{second}."
 
 
 def on_calibration(recipe: Recipe, figures: Figures) -> list[str]:

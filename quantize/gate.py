@@ -23,6 +23,7 @@ def reasons_to_block(figures: Figures, gate: Gate, limits: Compression = _NO_LIM
     gain = None if peer is None else figures.macro_f1.value - peer.macro_f1
     injections = None if figures.injections is None else figures.injections.flips
     quiet = None if figures.quiet_false_alarms is None else figures.quiet_false_alarms.value
+    second = None if figures.gain_over_second is None else figures.gain_over_second.low
     at_most = (
         ("calibration error", figures.calibration_error.value, gate.max_calibration_error),
         ("labels that differ from the 16-bit model's", flips, gate.max_label_flips),
@@ -35,6 +36,7 @@ def reasons_to_block(figures: Figures, gate: Gate, limits: Compression = _NO_LIM
         ("accuracy", figures.accuracy.value, gate.min_accuracy),
         ("macro-F1", figures.macro_f1.value, gate.min_macro_f1),
         ("macro-F1 above the n-grams'", gain, gate.min_gain_over_n_grams),
+        ("accuracy above the second opinion's alone, at least", second, gate.min_gain_over_second_opinion),
         ("AUROC of the label mass against foreign text", figures.foreign_auroc, gate.min_foreign_auroc),
         ("events a second on one thread", figures.events_per_s, limits.min_events_per_s),
     )

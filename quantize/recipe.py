@@ -141,6 +141,7 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_accuracy: Probability | None = None
     min_macro_f1: Probability | None = None
     min_gain_over_n_grams: float | None = None
+    min_gain_over_second_opinion: float | None = None  # of accuracy, at the lower end of its interval over vendors
     max_injection_flips: Probability | None = None
     max_quiet_false_alarms: Probability | None = None
     min_foreign_auroc: Probability | None = None
@@ -158,6 +159,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     quantization: Compression = Compression()
     gate: Gate = Gate()
     severity: tuple[Name, ...] = ()  # the labels from the mildest to the gravest, where they have an order
+    second_opinion: Name | None = None  # a shipped release of the same labels; an encoder reads every event with it
     seed: Annotated[int, Meta(ge=0)] = 1
     summary: str = ""  # what the release is for, and what it cannot do: for its card
     licence: str = "Apache-2.0"
@@ -188,6 +190,7 @@ def read_recipe(path: Path) -> Recipe:
             f"{path}: `base.path` {'is set although' if recipe.base.path else 'is wanted where'} "
             f'`base.kind` is "{recipe.base.kind}"'
         )
+    _check_second_opinion(recipe, path)
     _check_package(recipe.base, path)
     _check_artifact(recipe.base, path)
     if recipe.data.quiet and recipe.data.kind != "event-types":
@@ -212,6 +215,20 @@ def read_recipe(path: Path) -> Recipe:
     if twice := [one.title for one, times in Counter(recipe.quantization.candidates).items() if times > 1]:
         raise ConfigError(f"{path}: `quantization.candidates` has {twice[0]} more than once")
     return recipe
+
+
+def _check_second_opinion(recipe: Recipe, path: Path) -> None:
+    if recipe.second_opinion is None:
+        if recipe.gate.min_gain_over_second_opinion is not None:
+            raise ConfigError(
+                f"{path}: `gate.min_gain_over_second_opinion` is set, and no `second_opinion`; name a shipped release "
+                "there, or leave it out"
+            )
+    elif recipe.base.kind != "encoder" or recipe.second_opinion == recipe.name:
+        raise ConfigError(
+            f'{path}: `second_opinion` is "{recipe.second_opinion}", with `name` "{recipe.name}" and `base.kind` '
+            f'"{recipe.base.kind}"; only an encoder asks for one, and another release than itself'
+        )
 
 
 def _check_package(base: Base, path: Path) -> None:

@@ -10,15 +10,25 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from models.contracts.errors import InputError
-from models.contracts.release import Release
+from models.contracts.release import Release, SecondOpinion
 from models.contracts.task import Task
-from models.release_file import SHIPPED
+from models.release_file import SHIPPED, digest_of
 from quantize import compress, gate
 from quantize.card import card
 from quantize.checkpoint import ASKED_BY, LLAMA_CPP, checkpoint_of, versions_of
-from quantize.evaluate import Calibrated, Labels, calibrated, labels_of, machine, measured, trial_of
+from quantize.evaluate import (
+    Calibrated,
+    Labels,
+    calibrated,
+    held_out_the_same,
+    labels_of,
+    machine,
+    measured,
+    trial_of,
+)
 from quantize.examples import Examples, examples_of
 from quantize.figures import Figures
+from quantize.named_release import named_release
 from quantize.package import package
 from quantize.progress import Progress
 from quantize.recipe import Candidate, Recipe, TrainEncoder, TrainNothing, read_task
@@ -41,6 +51,7 @@ _DRAWN_BY = (
 _COMPRESSED_BY = (Code("quantize.compress"), Code("models.llama"))
 _JUDGED_BY = (
     Code("quantize.evaluate"),
+    Code("quantize.product_groups"),
     Code("quantize.calibrate"),
     Code("quantize.measure"),
     Code("quantize.compress"),
@@ -80,6 +91,7 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     _check_severity(recipe, task)
     progress.tell(f"reading {recipe.data.path}")
     examples = examples_of(recipe.data, root, task, recipe.seed)
+    second = _second_opinion(recipe, task, examples)
     if examples.doubt:
         progress.tell(examples.doubt)
     base = None if recipe.base.kind == "none" else _base(recipe, root, build)
@@ -89,7 +101,14 @@ def _made(recipe: Recipe, root: Path, build: Path, steps: Steps, progress: Progr
     checkpoint = checkpoint_of(
         recipe, task, examples, root=root, base=base, steps=steps, drawn=drawn, progress=progress
     )
-    draft = Release(name=recipe.name, number=recipe.number, task=task, prompt=checkpoint.prompt, roles=checkpoint.roles)
+    draft = Release(
+        name=recipe.name,
+        number=recipe.number,
+        task=task,
+        prompt=checkpoint.prompt,
+        roles=checkpoint.roles,
+        second_opinion=second,
+    )
     files = [(one, _compressed(one, checkpoint.gguf, steps)) for one in _candidates(recipe)]
     asked = (draft, *drawn, *ASKED_BY, *_JUDGED_BY, versions_of(LLAMA_CPP, *_JUDGED_WITH))
     timed = (*asked, machine())
@@ -203,6 +222,7 @@ def _provenance(recipe: Recipe, examples: Examples, figures: Figures, blocked: S
         "accuracy": str(figures.accuracy),
         "macro_f1": str(figures.macro_f1),
         "macro_f1_of_n_grams": "" if peer is None else f"{peer.macro_f1:.3f}",
+        "accuracy_gain_over_second": "" if figures.gain_over_second is None else str(figures.gain_over_second),
         "ece": str(figures.ece),
         "label_flips": "" if figures.label_flips is None else f"{figures.label_flips:.4f}",
         "minutes": f"{sum(figures.minutes.values()):.1f}",
@@ -210,6 +230,24 @@ def _provenance(recipe: Recipe, examples: Examples, figures: Figures, blocked: S
         "blocked": "; ".join(blocked),
     }
     return {name: value for name, value in told.items() if value}
+
+
+def _second_opinion(recipe: Recipe, task: Task, examples: Examples) -> SecondOpinion | None:
+    """Return which release the recipe asks for a second opinion, as the file that is shipped of it now."""
+    if recipe.second_opinion is None:
+        return None
+    path, second = named_release(recipe.second_opinion)
+    if second.task.label_names != task.label_names:
+        raise InputError(
+            f"`second_opinion` is {second.title}, which has the labels {list(second.task.label_names)}; those of task "
+            f"{task.name} wanted, in order: {list(task.label_names)}"
+        )
+    if not held_out_the_same(second, examples):
+        raise InputError(
+            f"`second_opinion` is {second.title}, which held out other events: what it learnt from would be thought to "
+            "be what it knows; take one that was made from the same `[data]`"
+        )
+    return SecondOpinion(release=second.title, sha256=digest_of(path))
 
 
 def _check_severity(recipe: Recipe, task: Task) -> None:

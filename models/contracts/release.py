@@ -16,10 +16,15 @@ WordingName = Literal["", "words-1", "words-2"]
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """softmax(log p / temperature + bias) over the labels; Guo et al. 2017 (temperature and vector scaling)."""
+    """softmax(log p / temperature + bias) over the labels; Guo et al. 2017 (temperature and vector scaling).
+
+    Where a release asks for a second opinion, its log-probabilities count by their weight as well: a logarithmic
+    opinion pool (Genest and Zidek 1986, Combining Probability Distributions).
+    """
 
     temperature: float = 1.0
     bias: tuple[float, ...] = ()  # one per label, or empty for none
+    second_weight: float = 0.0  # of the second opinion's log-probabilities
 
 
 class Prompt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +52,13 @@ class Roles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights: bytes
 
 
+class SecondOpinion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another release of the same labels, which reads every event as well."""
+
+    release: str  # `<name>-<number>`
+    sha256: str  # of its file: what was measured together stays together
+
+
 class Golden(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An event whose answer is known: the self-test of a release."""
 
@@ -65,6 +77,7 @@ class Release(Struct, frozen=True, kw_only=True, tag="release/1"):
     calibration: Calibration = Calibration()
     policy: Policy = Policy()
     roles: Roles | None = None  # of an encoder that reads copied fields
+    second_opinion: SecondOpinion | None = None  # an encoder may ask for one
     golden: tuple[Golden, ...] = ()
     provenance: dict[str, str] = {}  # data digest, licences, seeds, figures
 

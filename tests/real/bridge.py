@@ -122,7 +122,7 @@ def running(bridge: BridgeProcess) -> Iterator[BridgeProcess]:
         yield bridge
     finally:
         bridge.stop(signal.SIGKILL)
-        print(bridge.log.read_text())  # shown where a test fails
+        sys.stderr.write(bridge.log.read_text())  # shown where a test fails
 
 
 def make_topics(kafka: LocalKafka, prefix: str, letters_bytes: str = str(4 << 20), **settings: str) -> Names:

@@ -36,7 +36,7 @@ def overconfident(events: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_fitting_finds_the_temperature_and_the_bias_that_were_put_in() -> None:
     said, labels = overconfident(8_000, seed=1)
 
-    found = fit(said, labels)
+    found = fit(said[None], labels)
 
     assert found.temperature == pytest.approx(3.0, rel=0.05)
     assert found.bias[0] == pytest.approx(2 / 3, abs=0.1)
@@ -44,21 +44,60 @@ def test_fitting_finds_the_temperature_and_the_bias_that_were_put_in() -> None:
 
 
 def test_calibrated_probabilities_of_other_events_mean_what_they_say() -> None:
-    found = fit(*overconfident(5_000, seed=1))
+    learnt, truth = overconfident(5_000, seed=1)
+    found = fit(learnt[None], truth)
     said, labels = overconfident(5_000, seed=2)
 
     assert expected_calibration_error(softmax(said), labels) > 0.1
-    assert expected_calibration_error(apply(found, said), labels) < 0.02
+    assert expected_calibration_error(apply(found, said[None]), labels) < 0.02
+
+
+def two_readers(events: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What two say who each see the truth through noise of their own, the second through twice as much."""
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(3, size=events)
+    seen = [np.eye(3)[labels] + noise * chance.normal(size=(events, 3)) for noise in (0.5, 1.0)]
+    # Of such noise the likelihood of a label is what is seen for it, over the variance.
+    return np.stack([np.log(softmax(each)) for each in seen]), labels
+
+
+def test_a_second_opinion_counts_as_far_as_it_knows_what_the_first_does_not() -> None:
+    said, labels = two_readers(20_000, seed=1)
+    others, truth = two_readers(20_000, seed=2)
+
+    found = fit(said, labels)
+
+    assert 1 / found.temperature == pytest.approx(4.0, rel=0.1)
+    assert found.second_weight == pytest.approx(1.0, rel=0.1)
+    alone = apply(fit(said[:1], labels), others[:1])
+    assert (apply(found, others).argmax(axis=1) == truth).mean() > (alone.argmax(axis=1) == truth).mean() + 0.01
+    assert expected_calibration_error(apply(found, others), truth) < 0.02
+
+
+def test_a_second_opinion_that_only_repeats_the_first_changes_nothing() -> None:
+    said, labels = overconfident(5_000, seed=4)
+
+    alone = apply(fit(said[None], labels), said[None])
+
+    twice = np.stack([said, said])
+    assert apply(fit(twice, labels), twice) == pytest.approx(alone, abs=1e-3)
+
+
+def test_a_second_opinion_that_knows_nothing_has_next_to_no_weight() -> None:
+    said, labels = overconfident(5_000, seed=5)
+    chance = np.log(softmax(np.random.default_rng(6).normal(size=said.shape)))
+
+    assert abs(fit(np.stack([said, chance]), labels).second_weight) < 0.05
 
 
 def test_a_label_that_never_occurs_leaves_the_fit_finite() -> None:
     said, labels = overconfident(500, seed=3)
 
-    assert np.isfinite(fit(said, np.where(labels == 1, 0, labels)).bias).all()
+    assert np.isfinite(fit(said[None], np.where(labels == 1, 0, labels)).bias).all()
 
 
 def negative_log_likelihood(found: Calibration, said: np.ndarray, labels: np.ndarray) -> float:
-    return float(-np.log(apply(found, said)[np.arange(len(labels)), labels]).mean())
+    return float(-np.log(apply(found, said[None])[np.arange(len(labels)), labels]).mean())
 
 
 def of_many_labels(
@@ -74,19 +113,21 @@ def of_many_labels(
 def test_biases_that_there_is_too_little_to_fit_on_are_left_out() -> None:
     said, labels = of_many_labels(60, seed=1)
     others, truth = of_many_labels(2_000, seed=2)
-    found = fit_by_folds(said, labels, np.arange(60))
+    found = fit_by_folds(said[None], labels, np.arange(60))
 
     assert found.bias == ()
-    assert found == fit(said, labels, biases=False)
-    assert negative_log_likelihood(found, others, truth) < negative_log_likelihood(fit(said, labels), others, truth)
+    assert found == fit(said[None], labels, biases=False)
+    assert negative_log_likelihood(found, others, truth) < negative_log_likelihood(
+        fit(said[None], labels), others, truth
+    )
 
 
 def test_biases_that_help_events_they_were_not_fitted_on_are_kept() -> None:
     said, labels = of_many_labels(500, seed=3, bias=4.0)
-    found = fit_by_folds(said, labels, np.arange(len(labels)))
+    found = fit_by_folds(said[None], labels, np.arange(len(labels)))
 
     assert len(found.bias) == 12
-    assert found == fit(said, labels, biases=True)
+    assert found == fit(said[None], labels, biases=True)
     assert found.temperature == pytest.approx(2.0, rel=0.2)
 
 
@@ -95,20 +136,20 @@ def test_copies_of_an_event_are_never_fitted_on_and_asked() -> None:
     said, labels = of_many_labels(40, seed=4)
     copies, truth, witnesses = np.repeat(said, 6, axis=0), np.repeat(labels, 6), np.repeat(np.arange(40), 6)
 
-    assert fit_by_folds(copies, truth, witnesses).bias == ()
-    assert fit_by_folds(copies, truth, np.arange(len(truth))).bias != ()
+    assert fit_by_folds(copies[None], truth, witnesses).bias == ()
+    assert fit_by_folds(copies[None], truth, np.arange(len(truth))).bias != ()
 
 
 def test_without_biases_only_the_temperature_is_fitted() -> None:
     said, labels = overconfident(3_000, seed=5)
 
-    assert fit(said, labels, biases=False).bias == ()
+    assert fit(said[None], labels, biases=False).bias == ()
 
 
 def test_no_calibration_leaves_probabilities_alone() -> None:
     said = np.log(np.array([[0.7, 0.2, 0.1]]))
 
-    assert apply(Calibration(), said) == pytest.approx(np.exp(said))
+    assert apply(Calibration(), said[None]) == pytest.approx(np.exp(said))
 
 
 def policy_for(
@@ -127,7 +168,7 @@ def said_and_right(events: int, chance: np.random.Generator) -> tuple[np.ndarray
 
 def test_accepted_verdicts_err_at_most_as_often_as_asked() -> None:
     said, labels = overconfident(5_000, seed=4)
-    probabilities = apply(fit(said, labels), said)
+    probabilities = apply(fit(said[None], labels), said[None])
 
     policy = policy_for(probabilities, labels, max_error=0.15)
     at = accepted(policy, probabilities, np.full(len(labels), 0.9), NAMES)
@@ -161,9 +202,9 @@ def test_the_promise_holds_where_the_calibration_is_fitted_on_the_same_fold() ->
     for seed in range(1, rounds + 1):
         said, labels = events(100, seed)
         masses, each = np.ones(100), np.arange(100)
-        fitted, policy = fit_and_choose(said, masses, labels, each, names, max_error=max_error)
-        untested = choose_policy(apply(fitted, said), masses, labels, each, names, max_error=max_error)
-        asked = apply(fitted, fresh)
+        fitted, policy = fit_and_choose(said[None], masses, labels, each, names, max_error=max_error)
+        untested = choose_policy(apply(fitted, said[None]), masses, labels, each, names, max_error=max_error)
+        asked = apply(fitted, fresh[None])
         at, else_at = (accepted(one, asked, np.ones(len(asked)), names) for one in (policy, untested))
         wrong = asked.argmax(axis=1) != truth
         chosen += at.any()
@@ -358,7 +399,7 @@ def test_the_fit_is_that_of_features_written_out(events: int, kinds: int, bias: 
     said, labels = of_many_labels(events, seed=events, kinds=kinds, bias=bias)
     slope, *biases = fitted_by_features(said, labels)
 
-    found = fit(said, labels)
+    found = fit(said[None], labels)
 
     assert found.temperature == pytest.approx(1 / slope, abs=1.5e-6)  # half of one is rounding
     assert found.bias == pytest.approx((*biases, 0.0), abs=1.5e-6)
@@ -367,7 +408,7 @@ def test_the_fit_is_that_of_features_written_out(events: int, kinds: int, bias: 
 def test_a_fit_of_many_labels_needs_no_table_of_events_by_labels_by_labels() -> None:
     said, labels = of_many_labels(400, seed=6, kinds=256)
     tracemalloc.start()
-    fit(said, labels)
+    fit(said[None], labels)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -377,11 +418,11 @@ def test_a_fit_of_many_labels_needs_no_table_of_events_by_labels_by_labels() -> 
 def test_what_was_left_out_had_no_say_in_its_own_probabilities() -> None:
     said, labels = of_many_labels(120, seed=7, bias=4.0)
     witnesses = np.arange(120) // 2
-    before = left_out(said, labels, witnesses)
+    before = left_out(said[None], labels, witnesses)
     others = labels.copy()
     others[witnesses == 8] = (labels[witnesses == 8] + 1) % 12
 
-    after = left_out(said, others, witnesses)
+    after = left_out(said[None], others, witnesses)
 
     assert after[witnesses == 8] == pytest.approx(before[witnesses == 8])
     assert np.abs(after - before).max() > 1e-6
@@ -391,8 +432,8 @@ def test_a_calibration_seems_better_on_what_it_was_fitted_on_than_on_what_was_le
     said, labels = of_many_labels(200, seed=8, bias=4.0)
     right = np.arange(len(labels)), labels
 
-    mine = apply(fit_by_folds(said, labels, np.arange(200)), said)
-    others = left_out(said, labels, np.arange(200))
+    mine = apply(fit_by_folds(said[None], labels, np.arange(200)), said[None])
+    others = left_out(said[None], labels, np.arange(200))
 
     assert np.log(mine[right]).mean() > np.log(others[right]).mean() + 0.02
 
@@ -400,8 +441,8 @@ def test_a_calibration_seems_better_on_what_it_was_fitted_on_than_on_what_was_le
 def test_of_one_witness_there_is_nothing_else_to_fit_on() -> None:
     said, labels = overconfident(6, seed=9)
 
-    assert left_out(said, labels, np.zeros(6, int)) == pytest.approx(softmax(said))
-    assert np.isfinite(left_out(said, labels, np.arange(6) // 3)).all()
+    assert left_out(said[None], labels, np.zeros(6, int)) == pytest.approx(softmax(said))
+    assert np.isfinite(left_out(said[None], labels, np.arange(6) // 3)).all()
 
 
 def test_a_few_events_that_are_all_right_do_not_make_everything_certain() -> None:
@@ -410,4 +451,4 @@ def test_a_few_events_that_are_all_right_do_not_make_everything_certain() -> Non
     scores = chance.normal(size=(36, 3))
     scores[np.arange(36), labels] = scores.max(axis=1) + 0.5
 
-    assert fit(np.log(softmax(scores)), labels, biases=False).temperature > 0.1
+    assert fit(np.log(softmax(scores))[None], labels, biases=False).temperature > 0.1

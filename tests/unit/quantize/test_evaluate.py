@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from models.contracts.release import Release
+from models.contracts.release import Prompt, Release, SecondOpinion
 from models.llama import Model
-from models.release_file import SHIPPED, read_release
+from models.release_file import SHIPPED, digest_of, read_release
 from quantize import ask, evaluate
 from quantize.ask import Answers
-from quantize.evaluate import _calibration_error, _golden, _label_flips, _older, _resident_alone, _with_known_fields
+from quantize.evaluate import (
+    _calibration_error,
+    _gain,
+    _golden,
+    _label_flips,
+    _older,
+    _resident_alone,
+    _with_known_fields,
+    calibrated,
+)
 from quantize.event_types import EventType
 from quantize.examples import Examples, HeldOut
 from quantize.expand import Example
@@ -17,7 +26,7 @@ from quantize.measure import Estimate
 from quantize.progress import Progress
 from quantize.recipe import Base, TrainNothing
 from tests.fakes import measured
-from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder
+from tests.fakes.tiny_models import RELEASE, TASK, tiny_decoder, tiny_encoder
 
 BODIES = [f"Failed password for user{at} from 192.0.2.{at}" for at in range(12)]
 TEST = [Example(body, TASK.label_names[at % 3], f"product {at}", {}) for at, body in enumerate(BODIES)]
@@ -106,6 +115,43 @@ def test_a_model_that_came_finished_is_not_compared_with_itself(tmp_path: Path) 
     with Progress() as progress:
         flips = _label_flips(finished, RELEASE, tmp_path / "none.gguf", answers, bodies=BODIES[:3], progress=progress)
     assert flips is None
+
+
+def test_a_gain_over_the_second_opinion_is_as_uncertain_as_vendors_are_few() -> None:
+    labels = np.zeros(600, np.int64)
+    test = [Example(f"event {at}", TASK.label_names[0], f"Vendor{at % 6} product", {}) for at in range(600)]
+    found = examples(test, types=[EventType("p", "f", "text", "benign", ("a",))])
+    second = np.where(np.arange(600) % 6 == 0, 1, 0)  # it knows nothing of one vendor
+
+    over_vendors = _gain(labels, second, labels, found)
+    over_events = _gain(labels, second, labels, replace(found, types=[]))
+
+    assert over_vendors.value == over_events.value == pytest.approx(1 / 6)
+    assert over_vendors.low == 0.0 < over_events.low
+
+
+def test_what_a_second_opinion_knows_has_its_weight_in_the_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = replace(RELEASE, prompt=Prompt(kind="encoder"))
+    own = tiny_encoder(tmp_path / "own.gguf", release=encoder)
+    second = tiny_encoder(tmp_path / "knows.gguf", release=replace(encoder, name="knows", number=1), seed=3)
+    monkeypatch.setattr(evaluate, "SHIPPED", tmp_path)
+    bodies = [f"Failed password for user{at} from 192.0.2.{at % 250}" for at in range(120)]
+    truth = ask.ask(second, replace(encoder, name="knows", number=1), bodies).probabilities
+    likeliest = (truth / truth.mean(axis=0)).argmax(axis=1)  # it says one of them of all, and knows all the same
+    found = examples(
+        [Example(body, TASK.label_names[at], "any", {}) for body, at in zip(bodies, likeliest, strict=True)]
+    )
+    asked = SecondOpinion(release="knows-1", sha256=digest_of(second))
+
+    with Progress() as progress:
+        alone = calibrated(own, encoder, 0.1, found=found, progress=progress)
+        both = calibrated(own, replace(encoder, second_opinion=asked), 0.1, found=found, progress=progress)
+
+    assert alone.calibration.second_weight == 0.0
+    assert both.calibration.second_weight > 1.0
+    assert both.second_opinion == asked
 
 
 def test_a_calibration_error_that_too_few_tell_may_be_anything_and_counts_as_the_largest() -> None:

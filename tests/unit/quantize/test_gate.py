@@ -16,6 +16,7 @@ SET = Gate(
     min_accuracy=0.70,
     min_macro_f1=0.68,
     min_gain_over_n_grams=0.03,
+    min_gain_over_second_opinion=0.0,
     max_injection_flips=0.05,
     max_quiet_false_alarms=0.05,
     min_foreign_auroc=0.95,
@@ -39,6 +40,7 @@ def figures(**changes: Any) -> Figures:
         injections=Injections(cases=1_000, flips=0.05),
         quiet_false_alarms=estimate(0.05),
         foreign_auroc=0.95,
+        gain_over_second=Estimate(0.02, 0.0, 0.04),
     )
     return replace(at_the_limits, **changes)
 
@@ -67,6 +69,10 @@ def test_a_release_at_its_limits_passes() -> None:
             "macro-F1: found 0.6700, wanted at least 0.6800",
         ),
         ({"peers": [Peer(N_GRAMS, 0.6, 0.66)]}, "macro-F1 above the n-grams': found 0.0201, wanted at least 0.0300"),
+        (
+            {"gain_over_second": Estimate(0.02, -0.001, 0.041)},
+            "accuracy above the second opinion's alone, at least: found -0.0010, wanted at least 0.0000",
+        ),
         ({"foreign_auroc": 0.94}, "AUROC of the label mass against foreign text: found 0.9400, wanted at least 0.9500"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -84,6 +90,7 @@ def test_a_limit_that_is_missed_is_named_with_what_was_found_and_wanted(changes:
         ({"quiet_false_alarms": None}, "false alarms on plain operation"),
         ({"peers": [Peer("majority", 0.4, 0.2)]}, "macro-F1 above the n-grams'"),
         ({"foreign_auroc": None}, "AUROC of the label mass against foreign text"),
+        ({"gain_over_second": None}, "accuracy above the second opinion's alone, at least"),
     ],
 )
 def test_a_limit_for_what_was_not_measured_is_missed(changes: dict[str, Any], what: str) -> None:
@@ -106,6 +113,7 @@ def test_all_limits_that_are_missed_are_named() -> None:
         accuracy=estimate(0.0),
         macro_f1=estimate(0.0),
         foreign_auroc=0.5,
+        gain_over_second=None,
     )
 
     assert len(reasons_to_block(bad, SET)) == len(fields(Gate))

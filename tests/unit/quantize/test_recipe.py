@@ -22,23 +22,30 @@ DIGEST = "0123456789abcdef" * 4
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 
-def written(folder: Path, **changes: dict[str, Any] | None) -> Path:
-    """A recipe for an encoder; `changes` are keys of its sections, and None takes a section away."""
+def written(folder: Path, top: dict[str, Any] | None = None, **changes: dict[str, Any] | None) -> Path:
+    """A recipe for an encoder; `changes` are keys of its sections, and None takes a section away.
+
+    `top` are keys of none.
+    """
     sections: dict[str, dict[str, Any]] = {
         "data": {"kind": "labelled", "path": "events.jsonl", "licence": "CC0", "attribution": "nobody"},
         "base": {"kind": "encoder", "path": "checkpoint"},
         "training": {"method": "encoder"},
     }
-    lines = ['name = "triage"', "number = 1", 'task = "task.toml"']
+    lines = ['name = "triage"', "number = 1", 'task = "task.toml"', *(_pair(*pair) for pair in (top or {}).items())]
     for name in dict.fromkeys((*sections, *changes)):
         if name in changes and changes[name] is None:
             continue
         lines += ["", f"[{name}]"]
         pairs = sections.get(name, {}) | (changes.get(name) or {})
-        lines += [f"{key} = {_as_toml(value)}" for key, value in pairs.items() if value is not None]
+        lines += [_pair(key, value) for key, value in pairs.items() if value is not None]
     path = folder / "recipe.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def _pair(key: str, value: Any) -> str:
+    return f"{key} = {_as_toml(value)}"
 
 
 def _as_toml(value: Any) -> str:
@@ -210,6 +217,34 @@ def test_an_artifact_that_is_not_named_whole_is_refused(tmp_path: Path, artifact
     assert (
         refusal(written(tmp_path, base=JAR | {"maven": artifact}))
         == f'`base.maven` is "{artifact}"; `group:artifact:version` wanted'
+    )
+
+
+def test_a_second_opinion_is_asked_by_an_encoder(tmp_path: Path) -> None:
+    path = written(tmp_path, {"second_opinion": "soc-triage"}, gate={"min_gain_over_second_opinion": 0.0})
+
+    assert read_recipe(path).second_opinion == "soc-triage"
+
+
+@pytest.mark.parametrize(
+    ("name", "sections"),
+    [("triage", {}), ("soc-triage", {"base": {"kind": "decoder"}, "training": {"method": "decoder"}})],
+    ids=["itself", "of a decoder"],
+)
+def test_a_second_opinion_of_itself_or_for_a_decoder_is_refused(
+    tmp_path: Path, name: str, sections: dict[str, Any]
+) -> None:
+    said = refusal(written(tmp_path, {"second_opinion": name}, **sections))
+
+    assert said.endswith("only an encoder asks for one, and another release than itself")
+
+
+def test_a_gain_over_nobody_is_refused(tmp_path: Path) -> None:
+    said = refusal(written(tmp_path, gate={"min_gain_over_second_opinion": 0.0}))
+
+    assert said == (
+        "`gate.min_gain_over_second_opinion` is set, and no `second_opinion`; name a shipped release there, or leave "
+        "it out"
     )
 
 

@@ -5,16 +5,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from models.contracts.errors import InputError
+from models.contracts.release import Prompt, SecondOpinion
 from models.llama import Model
 from models.release_file import digest_of, read_release
+from quantize.examples import Examples, HeldOut
+from quantize.expand import Example
 from quantize.figures import Figures
 from quantize.recipe import Recipe
-from quantize.run import _published
+from quantize.run import _published, _second_opinion
 from tests.fakes import measured
-from tests.fakes.tiny_models import tiny_encoder
+from tests.fakes.tiny_models import RELEASE, TASK, tiny_encoder
 
 
 @pytest.fixture
@@ -73,3 +78,39 @@ def test_what_a_killed_run_left_is_in_nobodys_way(small: Path, tmp_path: Path) -
     assert set(contents(published(small, left.parent, measured.recipe()).parent)) == {
         f"triage-3.{kind}" for kind in ("gguf", "json", "md", "html")
     }
+
+
+def held_out(events: int) -> Examples:
+    """Examples of which only what was held out counts."""
+    fold = HeldOut([Example(f"event {at}", "benign", "any", {}) for at in range(events)], np.arange(events))
+    return Examples(lambda _: [], fold, fold, foreign=[], foreign_test=[], digest="", types=[])
+
+
+@pytest.fixture
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shipped release that held out nine events."""
+    monkeypatch.setattr("models.release_file.SHIPPED", tmp_path)
+    release = replace(RELEASE, name="second", number=7, prompt=Prompt(kind="encoder"))
+    told = replace(release, provenance={"held_out_sha256": held_out(9).test.digest})
+    return tiny_encoder(tmp_path / "second.gguf", release=told)
+
+
+def test_a_second_opinion_is_that_of_the_file_that_is_shipped_now(second: Path) -> None:
+    asked = measured.recipe(second_opinion="second")
+
+    assert _second_opinion(asked, TASK, held_out(9)) == SecondOpinion(release="second-7", sha256=digest_of(second))
+    assert _second_opinion(measured.recipe(), TASK, held_out(9)) is None
+
+
+@pytest.mark.usefixtures("second")
+def test_a_second_opinion_that_may_have_learnt_from_the_events_is_refused() -> None:
+    with pytest.raises(InputError, match="`second_opinion` is second-7, which held out other events"):
+        _second_opinion(measured.recipe(second_opinion="second"), TASK, held_out(8))
+
+
+@pytest.mark.usefixtures("second")
+def test_a_second_opinion_on_labels_in_another_order_is_refused() -> None:
+    turned = replace(TASK, labels=TASK.labels[::-1])
+
+    with pytest.raises(InputError, match="in order: "):
+        _second_opinion(measured.recipe(second_opinion="second"), turned, held_out(9))

@@ -12,6 +12,7 @@ from models.contracts.wire import decode_toml
 from models.llama import Model
 from models.opening import open_classifier
 from models.release_file import SHIPPED, digest_of, read_release, release_path
+from quantize.recipe import read_recipe
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,8 +35,10 @@ def decoder() -> Iterator[Model]:
         yield opened
 
 
-def test_it_is_at_most_25_megabytes(path: Path) -> None:
-    assert path.stat().st_size <= 25_000_000
+def test_it_is_no_larger_than_its_recipe_allows(path: Path) -> None:
+    recipe = read_recipe(ROOT / f"recipes/{path.stem}.toml")
+
+    assert path.stat().st_size <= recipe.quantization.max_megabytes * 1_000_000
 
 
 def test_it_has_the_name_of_its_file_and_a_recipe_of_that_name(path: Path, release: Release) -> None:
