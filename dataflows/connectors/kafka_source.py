@@ -4,13 +4,15 @@ The unit of work is a slot, and not a partition: slot `s` of `n` reads the parti
 is divided by `n`. Bytewax asks for its parts once, when a flow starts; a slot looks for new partitions by itself, so
 they are read without a restart. The number of slots belongs to the recovery store and stays what it is.
 
-Where to go on is told by the recovery store alone. Offsets are committed to the group as well, once an epoch is on
-disk, so that whoever watches the group's lag sees it; nothing is ever read from there.
+Where to go on is told by the recovery store alone, with the id of the topic: one that is made anew under the same name
+begins at 0 again, and what is remembered of the old one says nothing of it. Offsets are committed to the group as well,
+once an epoch is on disk, so that whoever watches the group's lag sees it; nothing is ever read from there.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import groupby
 from threading import Event
 from time import monotonic, time
@@ -18,7 +20,16 @@ from typing import Literal, cast
 
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from dataflows.connectors.batch import Batch
@@ -32,12 +43,18 @@ _AWAY_S = 0.05
 _ASK_WITHIN_S = 2.0  # a broker that does not answer holds the flow up so long, and then every `_RETRY_S`
 _RETRY_S = 5.0
 _DAY_MS = 24 * 3600 * 1000
+_TAG_DIGITS = 6
 _LAST_MS = 253_402_300_799_999  # of the year 9999
 _AHEAD_KB = 16 << 10  # read ahead in memory by each slot: a second of the fastest flow
 
-Offsets = dict[int, int]  # partition to the offset of the next record
-
 log = structlog.get_logger()
+
+
+class Position(Struct, frozen=True):
+    """How far a slot has read, and of which topic."""
+
+    topic_id: str  # empty where brokers tell none: before Kafka 2.8
+    next: dict[int, int]  # partition to the offset of the next record
 
 
 class Consuming(Struct, frozen=True, kw_only=True):
@@ -60,7 +77,7 @@ class Consuming(Struct, frozen=True, kw_only=True):
     look_every_s: float = 10.0  # for new partitions
 
 
-class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
+class KafkaSource(FixedPartitionedSource[Batch, Position]):
     """Reads a topic until `stop` is set or, with `drain`, until the ends that its partitions have at first."""
 
     def __init__(self, consuming: Consuming, stop: Event, *, drain: bool = False) -> None:
@@ -84,27 +101,30 @@ class KafkaSource(FixedPartitionedSource[Batch, Offsets]):
         # With other slots, other parts, which a store refuses: what one of four read is not what one of two is to read.
         return [f"slot-{number}-of-{of.slots}" for number in range(of.process, of.slots, of.processes)]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: Offsets | None) -> "KafkaSlot":  # noqa: ARG002
+    def build_part(self, step_id: str, for_part: str, resume_state: Position | None) -> "KafkaSlot":  # noqa: ARG002
         slot = int(for_part.split("-")[1])
         return KafkaSlot(self._consuming, slot, resume_state, self._stop, drain=self._drain)
 
 
-class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
+class KafkaSlot(StatefulSourcePartition[Batch, Position]):
     """One consumer, and the partitions of its slot."""
 
-    def __init__(self, consuming: Consuming, slot: int, resume: Offsets | None, stop: Event, *, drain: bool) -> None:
+    def __init__(self, consuming: Consuming, slot: int, resume: Position | None, stop: Event, *, drain: bool) -> None:
         self._consuming = consuming
         self._slot = slot
         self._stop = stop
         self._drain = drain
-        self._next: Offsets = dict(resume or {})
-        self._is_first_start = resume is None
+        self._next = dict(resume.next) if resume else {}
+        self._topic_id = resume.topic_id if resume else ""
+        # Where partitions begin of which nothing was read; one that is added later is read whole.
+        self._begins_at = "oldest" if resume else consuming.start
         self._assigned: set[int] = set()
         self._ended: set[int] = set()
         self._gaps: set[int] = set()  # partitions that librdkafka has let go, for what was wanted of them is gone
-        self._committable: Offsets | None = None
+        self._committable: dict[int, int] | None = None
         self._look_at = 0.0
         self._said: set[int] = set()  # codes of what is wrong since the last record
+        self._admin = AdminClient({**consuming.cluster.settings({}), "error_cb": self._on_error})  # type: ignore[dict-item]
         self._consumer = Consumer(
             {
                 **consuming.cluster.settings(
@@ -146,9 +166,9 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
     def next_awake(self) -> datetime:
         return _LONG_DUE
 
-    def snapshot(self) -> Offsets:
+    def snapshot(self) -> Position:
         self._committable = dict(self._next)
-        return dict(self._next)
+        return Position(self._topic_id, dict(self._next))
 
     def close(self) -> None:
         self._consumer.close()
@@ -182,16 +202,24 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
             source=self._consuming.name,
             received_at_ms=_written_at_ms(messages[0]),
             records=[message.value() or b"" for message in messages],
-            ids=[f"{topic}.{partition}.{offset}" for offset in offsets],
+            ids=[f"{topic}.{self._tag}{partition}.{offset}" for offset in offsets],
             topics=[topic] * len(messages),
             keys=keys if any(key is not None for key in keys) else [],
             headers=headers if any(headers) else [],
         )
 
     def _look(self) -> bool:
-        """Take on the partitions of this slot that it does not read yet; return whether the brokers answered."""
+        """Take on the partitions of this slot that it does not read yet; return whether the brokers answered.
+
+        Raises:
+            ConfigError: the topic was made anew, and the operator wants to decide.
+        """
         topic = self._consuming.topic
         try:
+            topic_id = self._id_now()
+            if self._topic_id not in ("", topic_id):
+                self._forget_the_old(topic_id)
+            self._topic_id = topic_id
             mine = {number for number in self._partitions() if number % self._consuming.slots == self._slot}
             new = {number: self._begin(number) for number in sorted(mine - self._assigned)}
         except KafkaException as error:
@@ -202,11 +230,11 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
             self._next |= new
             self._assigned |= new.keys()
             log.info("kafka_partitions_taken", topic=topic, slot=self._slot, offsets=new)
-        self._is_first_start = False
+        self._begins_at = "oldest"
         return True
 
     def _partitions(self) -> list[int]:
-        """Return the topic's partitions as they are now.
+        """Return the topic's partitions as they are now; the consumer, which has to know them, learns them by that.
 
         Raises:
             KafkaException: no broker answers, or there is no such topic.
@@ -217,13 +245,44 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
             raise KafkaException(found.error)
         return list(found.partitions)
 
+    def _id_now(self) -> str:
+        """Return the topic's id, or nothing where brokers tell none.
+
+        Raises:
+            KafkaException: no broker answers, or there is no such topic.
+        """
+        topic = self._consuming.topic
+        asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_ASK_WITHIN_S)
+        return str(asked[topic].result().topic_id or "")
+
+    def _forget_the_old(self, topic_id: str) -> None:
+        """Begin with a topic that was made anew as the operator wants it.
+
+        Raises:
+            ConfigError: he wants to decide each time.
+        """
+        topic, policy = self._consuming.topic, self._consuming.gone
+        what = f"topic {topic} was made anew: {self._topic_id}, read to {self._next}, is {topic_id} now"
+        if policy == "stop":
+            raise ConfigError(f"{what}; set `gone` to `oldest` or `newest` to go on")
+        log.error("kafka_topic_made_anew", reason=what, action=f"going on at the {policy}")
+        if self._assigned:
+            self._consumer.incremental_unassign([TopicPartition(topic, number) for number in self._assigned])
+        for of_the_old in (self._assigned, self._ended, self._gaps, self._next):
+            of_the_old.clear()
+        self._begins_at = policy
+
+    @property
+    def _tag(self) -> str:
+        """What tells the records of this topic from those of another that had its name."""
+        return f"{sha256(self._topic_id.encode()).hexdigest()[:_TAG_DIGITS]}." if self._topic_id else ""
+
     def _begin(self, partition: int) -> int:
         """Return the offset to read a partition from: a number in any case, or a crash could skip what comes."""
         if partition in self._next:
             return self._next[partition]
         low, high = self._span(partition)
-        # One that was added since is read whole.
-        return high if self._is_first_start and self._consuming.start == "newest" else low
+        return high if self._begins_at == "newest" else low
 
     def _span(self, partition: int) -> tuple[int, int]:
         where = TopicPartition(self._consuming.topic, partition)
@@ -261,7 +320,7 @@ class KafkaSlot(StatefulSourcePartition[Batch, Offsets]):
         self._consumer.incremental_unassign([place])
         self._consumer.incremental_assign([place])
 
-    def _commit(self, offsets: Offsets) -> None:
+    def _commit(self, offsets: dict[int, int]) -> None:
         at = [TopicPartition(self._consuming.topic, number, offset) for number, offset in offsets.items()]
         try:
             self._consumer.commit(offsets=at, asynchronous=True)

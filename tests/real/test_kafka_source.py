@@ -14,7 +14,7 @@ from confluent_kafka.cimpl import NewPartitions
 from central.local_kafka import LocalKafka
 from dataflows.connectors.batch import Batch
 from dataflows.connectors.kafka import Cluster
-from dataflows.connectors.kafka_source import Consuming, KafkaSlot, KafkaSource, Offsets
+from dataflows.connectors.kafka_source import Consuming, KafkaSlot, KafkaSource, Position
 from models.contracts.errors import ConfigError
 
 WITHIN_S = 60.0
@@ -35,7 +35,7 @@ def consuming(kafka: LocalKafka, topic: str, **wanted: Any) -> Consuming:
 
 @contextmanager
 def slot(
-    of: Consuming, resume: Offsets | None = None, *, drain: bool = True, part: str = "slot-0-of-1"
+    of: Consuming, resume: Position | None = None, *, drain: bool = True, part: str = "slot-0-of-1"
 ) -> Iterator[KafkaSlot]:
     with closing(KafkaSource(of, Event(), drain=drain).build_part("records", part, resume)) as partition:
         yield partition
@@ -66,10 +66,12 @@ def test_every_record_of_every_partition_comes_once_and_in_its_order(kafka: Loca
         batches = read(partition)
 
     assert sorted(numbers(batches)) == list(range(2000))
+    tag = batches[0].ids[0].removeprefix(f"{topic}.").split(".")[0]
+    assert len(tag) == 6
     for number in range(4):
-        mine = [batch for batch in batches if batch.ids[0].startswith(f"{topic}.{number}.")]
+        mine = [batch for batch in batches if batch.ids[0].startswith(f"{topic}.{tag}.{number}.")]
         assert numbers(mine) == list(range(number, 2000, 4))
-        assert [each for batch in mine for each in batch.ids] == [f"{topic}.{number}.{at}" for at in range(500)]
+        assert [each for batch in mine for each in batch.ids] == [f"{topic}.{tag}.{number}.{at}" for at in range(500)]
 
 
 def test_slots_share_the_partitions_among_them(kafka: LocalKafka, topic: str) -> None:
@@ -184,7 +186,7 @@ def test_a_partition_that_is_added_is_read_from_its_beginning_without_a_restart(
         produce(kafka, topic, range(100, 109), partitions=3)
 
         assert sorted(numbers(read(partition, 9))) == list(range(100, 109))
-        assert partition.snapshot().keys() == {0, 1, 2}
+        assert partition.snapshot().next.keys() == {0, 1, 2}
 
 
 def test_who_begins_at_the_newest_misses_nothing_that_came_while_it_was_down(kafka: LocalKafka, topic: str) -> None:
@@ -206,7 +208,7 @@ def test_where_records_are_gone_reading_goes_on_as_the_operator_chose(
     kept = with_a_gap(kafka, topic)
     with slot(consuming(kafka, topic, gone=gone), kept) as partition:
         assert numbers(read(partition)) == list(range(first, 100))
-        assert partition.snapshot() == {0: 100}
+        assert partition.snapshot().next == {0: 100}
 
 
 def test_where_records_are_gone_and_nobody_chose_the_flow_stops(kafka: LocalKafka, topic: str) -> None:
@@ -260,14 +262,53 @@ def test_what_retention_deletes_before_it_is_read_is_a_gap(kafka: LocalKafka, to
         assert numbers(read(partition, 10)) == list(range(60, 70))
 
 
-def with_a_gap(kafka: LocalKafka, topic: str) -> Offsets:
+def made_anew(kafka: LocalKafka, topic: str, records: range) -> None:
+    """Delete a topic, make another one of its name, and fill it."""
+    admin = kafka.admin()
+    (deleted,) = admin.delete_topics([topic]).values()
+    deleted.result(WITHIN_S)
+    kafka.make_topic(topic)
+    produce(kafka, topic, records)
+
+
+@pytest.mark.parametrize(("gone", "found"), [("oldest", range(100, 200)), ("newest", range(0))])
+def test_a_topic_that_is_made_anew_and_filled_is_read_as_the_operator_chose(
+    kafka: LocalKafka, topic: str, gone: str, found: range
+) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(10))
+    with slot(consuming(kafka, topic)) as partition:
+        before = read(partition)
+        kept = partition.snapshot()
+    made_anew(kafka, topic, range(100, 200))
+    with slot(consuming(kafka, topic), kept) as partition, pytest.raises(ConfigError, match="was made anew"):
+        read(partition)
+    with slot(consuming(kafka, topic, gone=gone), kept) as partition:
+        after = read(partition)
+
+    assert numbers(after) == list(found)
+    assert not {event_id for batch in before for event_id in batch.ids} & {i for batch in after for i in batch.ids}
+    assert partition.snapshot().next == {0: 100}
+
+
+def test_a_topic_that_is_made_anew_while_it_is_read_is_read_from_its_beginning(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic)
+    produce(kafka, topic, range(10))
+    with slot(consuming(kafka, topic, gone="oldest", look_every_s=0.2), drain=False) as partition:
+        read(partition, 10)
+        made_anew(kafka, topic, range(100, 200))
+
+        assert numbers(read(partition, 100)) == list(range(100, 200))
+
+
+def with_a_gap(kafka: LocalKafka, topic: str) -> Position:
     """Read ten of a hundred records, and have sixty deleted."""
     kafka.make_topic(topic)
     produce(kafka, topic, range(100))
     admin = kafka.admin()
     (deleted,) = admin.delete_records([TopicPartition(topic, 0, 60)]).values()
     deleted.result(WITHIN_S)
-    return {0: 10}
+    return Position("", {0: 10})
 
 
 def test_nothing_is_lost_or_doubled_while_the_broker_is_killed_and_comes_back(kafka: LocalKafka, topic: str) -> None:
