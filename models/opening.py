@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from models.classifier import Classifier
 from models.contracts.errors import UntrustedError
-from models.contracts.release import Release
+from models.contracts.release import Calibration, Release
 from models.decoder import DecoderClassifier
 from models.encoder import READINGS, EncoderClassifier
 from models.llama import Model
@@ -71,8 +71,16 @@ def classifier_of(
     return classifier
 
 
+def as_second(release: Release) -> Release:
+    """Return a release as it is asked for a second opinion: for labels only, and as its network says it.
+
+    What it was calibrated on is what the weight of its opinion is fitted on: it would seem to know these events.
+    """
+    return replace(release, calibration=Calibration(), task=replace(release.task, fields_for=()))
+
+
 def _second_of(release: Release, folder: Path, *, threads: int, readings: int) -> Classifier | None:
-    """Open what gives a release its second opinion; it reads labels only, and nothing where it has no weight."""
+    """Open what gives a release its second opinion; None where that has no weight."""
     wanted = release.second_opinion
     if wanted is None or not release.calibration.second_weight:
         return None
@@ -85,7 +93,6 @@ def _second_of(release: Release, folder: Path, *, threads: int, readings: int) -
                 f"{model.path}: release {own.title} has the labels {list(own.task.label_names)}, and {release.title}, "
                 f"which asks it for a second opinion, {list(release.task.label_names)}; refused it"
             )
-        labels_only = replace(own, task=replace(own.task, fields_for=()))
-        classifier = classifier_of(model, labels_only, threads=threads, readings=readings)
+        classifier = classifier_of(model, as_second(own), threads=threads, readings=readings)
         failed.pop_all()
     return classifier

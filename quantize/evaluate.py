@@ -16,6 +16,7 @@ from models.calibration import logarithms
 from models.contracts.release import Golden, Release, SecondOpinion
 from models.contracts.task import Task
 from models.llama import Model
+from models.opening import as_second
 from models.release_file import SHIPPED, read_release, second_path
 from quantize import ask, baseline, calibrate, compress, gate, injection, measure
 from quantize.ask import Answers
@@ -87,7 +88,8 @@ def calibrated(file: Path, draft: Release, max_error: float, *, found: Examples,
     raw = ask.ask(file, draft, fold.bodies, tick=progress.bar("calibrating"))
     readers = [raw]
     if draft.second_opinion is not None:
-        readers.append(_second(draft, draft.second_opinion, fold.bodies, progress))
+        path, second = _second(draft, draft.second_opinion)
+        readers.append(ask.ask(path, as_second(second), fold.bodies, tick=progress.bar(second.title)))
     said, labels = logarithms(np.stack([each.probabilities for each in readers])), _truth(fold.examples, names)
     calibration, policy = calibrate.fit_and_choose(said, raw.masses, labels, fold.witnesses, names, max_error=max_error)
     sure = calibrate.apply(calibration, said)  # what the release itself will say of its golden events
@@ -111,8 +113,9 @@ def measured(
     peers = [*_simpler(found, release.task, labels, progress), *_older(release, found, progress)]
     second = None
     if release.second_opinion is not None:
-        second = _second(release, release.second_opinion, test.bodies, progress).chosen
-        peers.append(_peer(f"{release.second_opinion.release}, which gives the second opinion", second, labels, kinds))
+        path, other = _second(release, release.second_opinion)
+        second = ask.ask(path, other, test.bodies, tick=progress.bar(other.title)).chosen
+        peers.append(_peer(f"{other.title}, which gives the second opinion", second, labels, kinds))
     return Figures(
         release=release.title,
         labels=list(names),
@@ -258,10 +261,9 @@ def _older(release: Release, found: Examples, progress: Progress) -> list[Peer]:
     return [_peer(name, chosen, labels, len(names))]
 
 
-def _second(release: Release, wanted: SecondOpinion, bodies: Sequence[str], progress: Progress) -> Answers:
-    """Return what the release that gives the second opinion says by itself."""
-    path, second = named_release(str(second_path(release, wanted, SHIPPED)))
-    return ask.ask(path, second, bodies, tick=progress.bar(second.title))
+def _second(release: Release, wanted: SecondOpinion) -> tuple[Path, Release]:
+    """Return the file and the release that give the second opinion, as they are when asked alone."""
+    return named_release(str(second_path(release, wanted, SHIPPED)))
 
 
 def _gain(

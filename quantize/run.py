@@ -242,12 +242,21 @@ def _second_opinion(recipe: Recipe, task: Task, examples: Examples) -> SecondOpi
             f"`second_opinion` is {second.title}, which has the labels {list(second.task.label_names)}; those of task "
             f"{task.name} wanted, in order: {list(task.label_names)}"
         )
-    if not held_out_the_same(second, examples):
+    if not (_made_from_the_same(second, recipe, examples) and held_out_the_same(second, examples)):
         raise InputError(
-            f"`second_opinion` is {second.title}, which held out other events: what it learnt from would be thought to "
-            "be what it knows; take one that was made from the same `[data]`"
+            f"`second_opinion` is {second.title}, which may have held out other events: what it learnt from would be "
+            "thought to be what it knows; take one that was made from the same data, with the same `[data]`"
         )
     return SecondOpinion(release=second.title, sha256=digest_of(path))
+
+
+def _made_from_the_same(other: Release, recipe: Recipe, examples: Examples) -> bool:
+    """Tell whether a release was made from these data, parted in this way."""
+    try:
+        made_by = msgspec.json.decode(other.provenance.get("recipe", ""), type=Recipe)
+    except msgspec.DecodeError:
+        return False
+    return made_by.data == recipe.data and other.provenance.get("data_sha256") == examples.digest
 
 
 def _check_severity(recipe: Recipe, task: Task) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 from central.local_kafka import LocalKafka
 from central.topics import Names
@@ -26,6 +26,8 @@ from tests.fakes.verdicts import verdict
 from tests.real.intake import wait_until
 from tests.real.kafka import read_all
 from tests.real.mosquitto import Mosquitto
+
+_NOW_MS = int(time() * 1000)  # the bridge takes what was received of late
 
 _RUN = """
 import sys
@@ -139,7 +141,8 @@ def carrier(broker: Mosquitto, gateway: str = "gw", **changed: object) -> Uplink
 
 
 def verdicts(first: int, stop: int, gateway: str = "gw", **changed: object) -> list[bytes]:
-    return [encode(verdict(id=full_id(gateway, str(at)), gateway=gateway, **changed)) for at in range(first, stop)]
+    usual = {"gateway": gateway, "received_at_ms": _NOW_MS}
+    return [encode(verdict(id=full_id(gateway, str(at)), **{**usual, **changed})) for at in range(first, stop)]
 
 
 def delivered(carrier: UplinkCarrier, payloads: Sequence[bytes], within_s: float = 90.0) -> None:

@@ -36,7 +36,8 @@ def asking(file: Path, weight: float = WEIGHT, **changes: object) -> Release:
 
 @pytest.fixture
 def second_file(tmp_path: Path) -> Path:
-    return tiny_encoder(tmp_path / "second.gguf", release=encoder_release(name="second"), seed=3)
+    calibrated = encoder_release(name="second", calibration=Calibration(temperature=3.0, bias=(5.0, 0.0, 0.0)))
+    return tiny_encoder(tmp_path / "second.gguf", release=calibrated, seed=3)
 
 
 def said(file: Path) -> np.ndarray:
@@ -46,11 +47,12 @@ def said(file: Path) -> np.ndarray:
     return found
 
 
-def test_both_opinions_count_by_their_weights(second_file: Path, tmp_path: Path) -> None:
+def test_both_opinions_count_by_their_weights_as_the_networks_say_them(second_file: Path, tmp_path: Path) -> None:
     alone = tiny_encoder(tmp_path / "alone.gguf")
+    uncalibrated = tiny_encoder(tmp_path / "uncalibrated.gguf", release=encoder_release(), seed=3)
     together = tiny_encoder(tmp_path / "asking.gguf", release=asking(second_file))
 
-    scores = np.log(said(alone)) / 1.5 + np.array([0.1, 0.0, -0.2]) + WEIGHT * np.log(said(second_file))
+    scores = np.log(said(alone)) / 1.5 + np.array([0.1, 0.0, -0.2]) + WEIGHT * np.log(said(uncalibrated))
     wanted = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 
     assert said(together) == pytest.approx(wanted, abs=1e-3)
@@ -69,7 +71,7 @@ def test_fields_are_those_of_the_label_that_both_came_to(second_file: Path, tmp_
         own = read_release(model)
     decides = SecondOpinion(release="second-1", sha256=digest_of(second_file))
     pair = replace(own, calibration=Calibration(second_weight=1000.0), second_opinion=decides)
-    wanted = said(second_file).argmax(axis=1)
+    wanted = said(tiny_encoder(tmp_path / "uncalibrated.gguf", release=encoder_release(), seed=3)).argmax(axis=1)
     for at, label in enumerate(TASK.label_names):
         asked = replace(pair, task=replace(pair.task, fields_for=(label,)))
         with Model(reader) as model, closing(classifier_of(model, asked, threads=1)) as classifier:

@@ -3,6 +3,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -80,10 +81,10 @@ def test_what_a_killed_run_left_is_in_nobodys_way(small: Path, tmp_path: Path) -
     }
 
 
-def held_out(events: int) -> Examples:
+def held_out(events: int, digest: str = "of the data") -> Examples:
     """Examples of which only what was held out counts."""
     fold = HeldOut([Example(f"event {at}", "benign", "any", {}) for at in range(events)], np.arange(events))
-    return Examples(lambda _: [], fold, fold, foreign=[], foreign_test=[], digest="", types=[])
+    return Examples(lambda _: [], fold, fold, foreign=[], foreign_test=[], digest=digest, types=[])
 
 
 @pytest.fixture
@@ -91,8 +92,12 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shipped release that held out nine events."""
     monkeypatch.setattr("models.release_file.SHIPPED", tmp_path)
     release = replace(RELEASE, name="second", number=7, prompt=Prompt(kind="encoder"))
-    told = replace(release, provenance={"held_out_sha256": held_out(9).test.digest})
-    return tiny_encoder(tmp_path / "second.gguf", release=told)
+    told = {
+        "held_out_sha256": held_out(9).test.digest,
+        "data_sha256": "of the data",
+        "recipe": msgspec.json.encode(measured.recipe()).decode(),
+    }
+    return tiny_encoder(tmp_path / "second.gguf", release=replace(release, provenance=told))
 
 
 def test_a_second_opinion_is_that_of_the_file_that_is_shipped_now(second: Path) -> None:
@@ -103,9 +108,20 @@ def test_a_second_opinion_is_that_of_the_file_that_is_shipped_now(second: Path) 
 
 
 @pytest.mark.usefixtures("second")
-def test_a_second_opinion_that_may_have_learnt_from_the_events_is_refused() -> None:
-    with pytest.raises(InputError, match="`second_opinion` is second-7, which held out other events"):
-        _second_opinion(measured.recipe(second_opinion="second"), TASK, held_out(8))
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, held_out(8)),
+        ({}, held_out(9, "of other data")),
+        ({"data": replace(measured.recipe().data, calibration=0.3)}, held_out(9)),
+    ],
+    ids=["other events are measured", "other data", "more events calibrate"],
+)
+def test_a_second_opinion_that_may_have_learnt_from_the_events_is_refused(
+    changes: dict[str, Any], found: Examples
+) -> None:
+    with pytest.raises(InputError, match="`second_opinion` is second-7, which may have held out other events"):
+        _second_opinion(measured.recipe(second_opinion="second", **changes), TASK, found)
 
 
 @pytest.mark.usefixtures("second")
