@@ -21,9 +21,11 @@ from dataflows.connectors.uplink import (
     Offsets,
     decode_wanted,
     encode_answers,
+    encode_wanted,
 )
 from models.contracts.errors import InputError
 from models.contracts.verdict import CENTRAL
+from models.contracts.wire import NOT_DECODED
 
 _SERVED_S = 1.0  # how long a gateway that got something is expected to be back
 _MOST_WAITING = 10_000  # gateways; one more is answered at once, and asks again
@@ -42,7 +44,7 @@ def for_gateways(lines: Sequence[bytes], topic: str) -> list[Outgoing]:
     for line in lines:
         try:
             verdict = msgspec.json.decode(line, type=_Addressed)
-        except msgspec.DecodeError:
+        except NOT_DECODED:
             continue
         if verdict.gateway and verdict.revision >= CENTRAL:
             found.append(Outgoing(topic, verdict.gateway.encode(), line))
@@ -98,7 +100,11 @@ class Waiting:
             by_gateway[(record.key or b"").decode(errors="replace")].append(record)
         due = self._clock() - HOLD_S
         for gateway, waiting in list(self._by_gateway.items()):
-            waiting.have, lines = following(waiting.have, by_gateway.get(gateway, ()), stretch)
+            if beyond := _beyond_the_end(waiting.have, stretch):
+                log.warning("offsets_beyond_the_end", gateway=gateway, offsets=beyond, action="beginning at 0")
+                waiting.have = waiting.have | dict.fromkeys(beyond, 0)
+                continue  # what it lacks lies before this stretch
+            lines = _move_on(waiting, by_gateway.get(gateway, ()), stretch)
             if lines or waiting.since <= due:
                 yield self._answer(gateway, lines)
 
@@ -114,19 +120,19 @@ class Waiting:
         return waiting.request, encode_answers(waiting.have, lines)
 
 
-def following(have: Offsets, its: Sequence[Taken], stretch: Stretch) -> tuple[Offsets, list[bytes]]:
+def following(
+    have: Offsets, its: Sequence[Taken], stretch: Stretch, most_bytes: int = MESSAGE_BYTES
+) -> tuple[Offsets, list[bytes]]:
     """Return up to where a gateway has everything, once it has the lines that are returned with it.
 
     `its` are those records of the stretch that are for this gateway.
     """
-    new = [
-        record for record in its if record.partition in stretch.anew or record.offset >= have.get(record.partition, 0)
-    ]
+    new = [record for record in its if _is_new(record, have, stretch)]
     lines: list[bytes] = []
     size = 0
     for record in new[:MESSAGE_LINES]:
-        size += len(record.value)
-        if lines and size > MESSAGE_BYTES:
+        size += 1 + len(record.value)
+        if lines and size > most_bytes:
             break
         lines.append(record.value)
     then = {
@@ -136,3 +142,42 @@ def following(have: Offsets, its: Sequence[Taken], stretch: Stretch) -> tuple[Of
     for record in reversed(new[len(lines) :]):
         then[record.partition] = record.offset
     return then, lines
+
+
+def _move_on(waiting: _Waiting, its: Sequence[Taken], stretch: Stretch) -> list[bytes]:
+    """Move a gateway on; return the lines that bring it there, without those that no answer can hold."""
+    if not its:
+        waiting.have, lines = following(waiting.have, its, stretch)
+        return lines
+    have = waiting.have
+    furthest = {partition: max(at, have.get(partition, 0)) for partition, at in stretch.at.items()}
+    room = waiting.request.longest - len(encode_wanted(furthest))
+    fitting = [record for record in its if 1 + len(record.value) <= room]
+    waiting.have, lines = following(have, fitting, stretch, min(MESSAGE_BYTES, room))
+    for record in its:
+        is_passed = _is_new(record, have, stretch) and record.offset < waiting.have[record.partition]
+        if 1 + len(record.value) > room and is_passed:
+            # Sent all the same it would end the connection, and the next one likewise.
+            log.error(
+                "answer_too_large",
+                gateway=waiting.request.gateway,
+                partition=record.partition,
+                offset=record.offset,
+                bytes=len(record.value),
+                room=room,
+                action="left it out; the broker takes no larger packet: raise its limit",
+            )
+    return lines
+
+
+def _is_new(record: Taken, have: Offsets, stretch: Stretch) -> bool:
+    return record.partition in stretch.anew or record.offset >= have.get(record.partition, 0)
+
+
+def _beyond_the_end(have: Offsets, stretch: Stretch) -> Offsets:
+    """Return what a gateway says it has and nobody can have: the topic was made anew, and offsets begin again."""
+    return {
+        partition: have[partition]
+        for partition, end in stretch.ends.items()
+        if have.get(partition, 0) > end and partition not in stretch.anew
+    }

@@ -18,14 +18,19 @@ from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing, reason
 from dataflows.connectors.mqtt_requests import Request
 from dataflows.connectors.uplink import MESSAGE_LINES
 from models.contracts.errors import InputError, UnavailableError
-from models.contracts.event import DeadLetter, is_of
+from models.contracts.event import LONGEST_ID, DeadLetter, is_of
 from models.contracts.policy import Route
 from models.contracts.scalars import EventId
-from models.contracts.verdict import CENTRAL
+from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import decode_verdict, encode
 
 QUESTIONS: tuple[Route, ...] = ("escalated", "unsure")
 """Routes of verdicts that are questions: the gateway doubts them, or could ask nobody when it made them."""
+
+# A day that nobody lived makes a table's partition and an index of its own, and so many stop everybody's deliveries.
+_MOST_AHEAD_MS = 24 * 3600 * 1000  # clocks are wrong, and by a time zone where somebody set them by hand
+_MOST_BEHIND_MS = 90 * 24 * 3600 * 1000  # a gateway may have been off line for long: as old as dead letters get
+_SHOWN = 128  # characters of what a gateway wrote, in what we say of it
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # what `Name` means
 
@@ -87,24 +92,49 @@ def _sort(whole: Sorted, request: Request, line: bytes, names: Names, now_ms: in
     try:
         verdict = decode_verdict(line)
     except InputError as error:
-        whole.letters.append(_letter(request, line, "not-a-verdict", str(error), now_ms))
+        whole.letters.append(_letter(request, line, "not-a-verdict", _shown(str(error)), now_ms))
         return
-    if verdict.gateway != request.gateway:
-        found = f"of gateway `{verdict.gateway}`, sent by `{request.gateway}`"
-        whole.letters.append(_letter(request, line, "of-another-gateway", found, now_ms))
-        return
-    if not is_of(request.gateway, verdict.id):
-        found = f"id `{verdict.id}`, which is none of gateway `{request.gateway}`"
-        whole.letters.append(_letter(request, line, "not-a-gateways-id", found, now_ms))
-        return
-    if verdict.revision >= CENTRAL:
-        found = f"revision {verdict.revision}; a gateway's are below {CENTRAL}"
-        whole.letters.append(_letter(request, line, "not-a-gateways-revision", found, now_ms))
+    wrong = misfit(verdict, request.gateway, now_ms)
+    if wrong is not None:
+        whole.letters.append(_letter(request, line, wrong.reason, wrong.found, now_ms))
         return
     key = _key(verdict.id)
     whole.records.append(Outgoing(names.verdicts, key, line))
     if verdict.route in QUESTIONS:
         whole.records.append(Outgoing(names.questions, key, line))
+
+
+class Misfit(Struct, frozen=True):
+    """Why a verdict is not a gateway's to say, and what was found."""
+
+    reason: str
+    found: str
+
+
+def misfit(verdict: Verdict, gateway: str, now_ms: int) -> Misfit | None:
+    """Return why a verdict that a gateway sent is not its to say; None where it is. Pure."""
+    size = len(verdict.id.encode("utf-8", "surrogatepass"))
+    if verdict.gateway != gateway:
+        return Misfit("of-another-gateway", f"of gateway `{verdict.gateway}`, sent by `{_shown(gateway)}`")
+    if size > LONGEST_ID:
+        return Misfit("id-too-long", f"id `{_shown(verdict.id)}` of {size} bytes, wanted {LONGEST_ID} at most")
+    if not is_of(gateway, verdict.id):
+        return Misfit("not-a-gateways-id", f"id `{_shown(verdict.id)}`, which is none of gateway `{_shown(gateway)}`")
+    if verdict.revision >= CENTRAL:
+        return Misfit("not-a-gateways-revision", f"revision {verdict.revision}; a gateway's are below {CENTRAL}")
+    return _misdated(verdict.received_at_ms - now_ms)
+
+
+def _misdated(ahead_ms: int) -> Misfit | None:
+    if ahead_ms > _MOST_AHEAD_MS:
+        return Misfit("clock-ahead", f"received {ahead_ms} ms from now, wanted {_MOST_AHEAD_MS} at most")
+    if -ahead_ms > _MOST_BEHIND_MS:
+        return Misfit("too-old", f"received {-ahead_ms} ms ago, wanted {_MOST_BEHIND_MS} at most")
+    return None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _letter(request: Request, raw: bytes, reason: str, detail: str, now_ms: int) -> DeadLetter:

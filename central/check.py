@@ -14,9 +14,12 @@ from central.outlets import search_cluster
 from central.queue.store import Store
 from central.wiring import bridge_of, cluster_of, queue_url, warehouse_url
 from dataflows.connectors.mqtt_connection import Connection, translated
+from dataflows.connectors.uplink import DOWNLINK, LINE_BYTES, topic_of
 from dataflows.running.findings import Finding, show
 from dataflows.running.policy import policy_in_force
 from models.contracts.errors import HeadwaterError
+
+_LONGEST_NAME = "g" * 64  # of a gateway
 
 
 def report(path: Path, *, create: bool, grow: bool) -> int:
@@ -88,7 +91,21 @@ def _broker(config: Config) -> Finding:
     broker = bridge.broker("check")
     with translated(broker, "gateways keep what they have for us"), closing(Connection(broker)) as connection:
         connection.open()
-    return Finding("mqtt", "ok", f"{bridge.host}:{bridge.port}: lets us in")
+        return about_broker(
+            f"{bridge.host}:{bridge.port}", connection.longest(topic_of(bridge.root, _LONGEST_NAME, DOWNLINK.answer))
+        )
+
+
+def about_broker(where: str, longest: int) -> Finding:
+    """Return what there is to say of a broker that lets us in, and takes messages up to so many bytes."""
+    if longest >= LINE_BYTES:
+        return Finding("mqtt", "ok", f"{where}: lets us in")
+    return Finding(
+        "mqtt",
+        "note",
+        f"{where}: lets us in, and takes {longest} bytes, wanted {LINE_BYTES}: longer verdicts become dead letters at"
+        " gateways, and of the centre's do not reach them; raise its largest packet (`max_packet_size`)",
+    )
 
 
 def _queue(config: Config) -> Finding:

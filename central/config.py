@@ -63,7 +63,7 @@ class Mqtt(Section, frozen=True, kw_only=True):
 class ReleaseEngine(Model, frozen=True, kw_only=True, tag_field="kind", tag="release"):
     """A GGUF on llama.cpp, in this process."""
 
-    release: str = "soc-triage"
+    release: str = "soc-triage-large"
 
 
 class VllmEngine(Section, frozen=True, kw_only=True, tag_field="kind", tag="vllm"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dataflows.running.first_config import write_first
 
-SHIPPED_RELEASE = "soc-triage"
+SHIPPED_RELEASE = "soc-triage-large"
 
 
 def write_config(path: Path, *, force: bool) -> None:

@@ -172,7 +172,7 @@ class LocalCentre:
         *,
         gateways: Sequence[str] = ("gw-1", "gw-2"),
         gateway_release: str = "soc-triage",
-        release: str = "soc-triage",
+        release: str = "soc-triage-large",
         more: str = "",
     ) -> None:
         """Start the servers and make the topics; flows and gateways are started by `start`.

@@ -19,6 +19,7 @@ from dataflows.connectors.kafka_consumer import OffsetReader
 from dataflows.connectors.kafka_reader import read_whole
 from dataflows.lookup import Facts, Table
 from models.contracts.errors import ConfigError, InputError, UnavailableError
+from models.contracts.wire import NOT_DECODED
 
 _CONNECT_S = 5
 _STATEMENT_S = 30
@@ -166,7 +167,7 @@ class CompactedTopic:
                 log.warning("lookup_records_refused", topic=self._topic, records=self._refused, last=self._said)
             self._refused = 0
             return Table(self._rows.items(), self._most_rows) if changed else None
-        except (UnavailableError, InputError):
+        except Exception:
             # While we do not look, a record that takes a key out may itself be compacted away: so all is read anew.
             self.close()
             raise
@@ -205,7 +206,7 @@ class CompactedTopic:
             return
         try:
             self._rows[name] = _facts_of(_facts.decode(value).items(), "")
-        except msgspec.DecodeError as error:  # what was said of the key before stands
+        except NOT_DECODED as error:  # what was said of the key before stands
             self._refused += 1
             self._said = f"key {name}: {error}; wanted a flat JSON object"
         if len(self._rows) > self._most_rows:

@@ -164,6 +164,11 @@ class Refresher:
                         delays = self._backoff.delays(Random())  # noqa: S311 - jitter, not a secret
                         log.warning("lookup_failing", lookup=self.name, reason=str(error))
                     delay_s = next(delays)
+                except Exception:
+                    # A thread that ends says nothing, and its table would only grow old.
+                    log.exception("lookup_failed", lookup=self.name, action="tries again")
+                    delays = delays or self._backoff.delays(Random())  # noqa: S311 - jitter, not a secret
+                    delay_s = next(delays)
                 else:
                     if delays is not None:
                         log.info("lookup_recovered", lookup=self.name)

@@ -9,6 +9,7 @@ Where a record belongs:
 - Of the bridge: verdicts of the gateway that sent it, into the topics that the bridge would have chosen. What it
   refused for what it says of itself is refused here, too.
 - What a sink refused: verdicts into their topic, for all sinks to be tried again; what of them asks, also to be asked.
+- What was cut, since its topic does not take it whole, is not put back at all.
 - All else, and events that a model refused of those that gateways asked about, has no way back of its own.
 """
 
@@ -18,10 +19,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
+from time import time
 
 from msgspec import Struct, field
 
-from central.bridge_uplink import QUESTIONS
+from central.bridge_uplink import QUESTIONS, misfit
 from central.topics import Names
 from dataflows.connectors.kafka import Cluster
 from dataflows.connectors.kafka_admin import Admin
@@ -29,7 +31,7 @@ from dataflows.connectors.kafka_publisher import Outgoing
 from dataflows.connectors.kafka_reader import read_whole
 from dataflows.connectors.kafka_transaction import Transactions
 from models.contracts.errors import ConfigError, InputError
-from models.contracts.event import DeadLetter, is_of
+from models.contracts.event import DeadLetter
 from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import decode_dead_letter, decode_verdict, encode
 
@@ -95,28 +97,32 @@ def replay(wanted: Replay) -> Replayed:
 
     Raises:
         ConfigError: a topic or a file that was named is not there.
-        UnavailableError: the brokers are away, or another replay is running. What was put back by then is marked.
+        UnavailableError: the brokers are away, or another replay was begun. What was put back by then is marked.
     """
     admin = Admin(wanted.cluster)
     if wanted.to and admin.find([wanted.to])[wanted.to] is None:
         raise ConfigError(f"topic {wanted.to}: is not there; nothing was put back")
     done = Replayed()
     transactions = Transactions(wanted.cluster, f"{wanted.names.prefix}.replay")
+    marks = _Marks(wanted)
     try:
-        returns = _returns(wanted, done, _Roads(wanted, admin))
+        if not wanted.dry_run:
+            # Before the marks are read: what an earlier replay put back after that would be put back twice.
+            transactions.take_up()
+        marks.read()
+        returns = _returns(wanted, done, marks, _Roads(wanted, admin, int(time() * 1000)))
         while some := list(islice(returns, _TOGETHER)):
             if wanted.dry_run:
                 _count(done, some)
             else:
-                _put_back(some, transactions, wanted.names, done)
+                _put_back(some, transactions, marks, wanted.names, done)
     finally:
         transactions.close()
     return done
 
 
-def _returns(wanted: Replay, done: Replayed, roads: "_Roads") -> Iterator[_Return]:
+def _returns(wanted: Replay, done: Replayed, marks: "_Marks", roads: "_Roads") -> Iterator[_Return]:
     """Yield what is to be put back, no more than the limit."""
-    marks = {} if wanted.again else _marks(wanted)
     taken: set[str] = set()
     for found in _letters(wanted, done):
         if len(taken) == wanted.limit:
@@ -130,8 +136,11 @@ def _returns(wanted: Replay, done: Replayed, roads: "_Roads") -> Iterator[_Retur
             continue
         done.found += 1
         identity = _identity(letter)
-        if identity in taken or marks.get(identity, -1) >= found.written_at_ms:
+        if identity in taken or marks.has(found):
             done.before += 1
+            continue
+        if letter.cut_from:
+            done.stuck[f"{letter.reason}: only a part of its record is kept"] += 1
             continue
         topics = roads.of(letter)
         if not topics:
@@ -144,10 +153,11 @@ def _returns(wanted: Replay, done: Replayed, roads: "_Roads") -> Iterator[_Retur
 class _Roads:
     """Where records belong, by the topics that there are."""
 
-    def __init__(self, wanted: Replay, admin: Admin) -> None:
+    def __init__(self, wanted: Replay, admin: Admin, now_ms: int) -> None:
         self._names = wanted.names
         self._to = wanted.to
         self._admin = admin
+        self._now_ms = now_ms
         self._there: dict[str, bool] = {}
 
     def of(self, letter: DeadLetter) -> tuple[str, ...]:
@@ -163,10 +173,7 @@ class _Roads:
 
     def _of_gateway(self, letter: DeadLetter) -> tuple[str, ...]:
         verdict = _verdict(letter)
-        # A gateway speaks for itself alone, and nobody speaks for the centre: as in `bridge_uplink.py`.
-        if verdict is None or verdict.gateway != letter.gateway or verdict.revision >= CENTRAL:
-            return ()
-        if not is_of(verdict.gateway or "", verdict.id):
+        if verdict is None or letter.gateway is None or misfit(verdict, letter.gateway, self._now_ms) is not None:
             return ()
         return self._of_verdict(verdict)
 
@@ -211,22 +218,41 @@ def _lines(path: Path) -> Iterator[tuple[bytes, str, int | None]]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; look at the path and its owner") from error
 
 
-def _marks(wanted: Replay) -> dict[str, int]:
-    """Return when each dead letter was put back, by the brokers' clock."""
-    records = read_whole(wanted.cluster, wanted.names.replayed)
-    return {record.key.decode("utf-8", "replace"): record.written_at_ms for record in records if record.key}
+class _Marks:
+    """When each dead letter was put back, by the brokers' clock."""
+
+    def __init__(self, wanted: Replay) -> None:
+        self._wanted = wanted
+        self._at_ms: dict[str, int] = {}
+
+    def read(self) -> None:
+        """Read what is marked by now; where all is wanted again, nothing counts as marked."""
+        if self._wanted.again:
+            return
+        records = read_whole(self._wanted.cluster, self._wanted.names.replayed)
+        self._at_ms = {record.key.decode("utf-8", "replace"): record.written_at_ms for record in records if record.key}
+
+    def has(self, found: _Found) -> bool:
+        return self._at_ms.get(_identity(found.letter), -1) >= found.written_at_ms
 
 
-def _put_back(some: Sequence[_Return], transactions: Transactions, names: Names, done: Replayed) -> None:
+def _put_back(some: Sequence[_Return], transactions: Transactions, marks: _Marks, names: Names, done: Replayed) -> None:
     refusal = transactions.publish(_marked(some, names))
     if not refusal:
         _count(done, some)
-    elif len(some) == 1:
+        return
+    # Whoever had the name in between may have put back what is still to come.
+    transactions.take_up()
+    marks.read()
+    if len(some) == 1:
         done.stuck[f"{some[0].found.letter.reason}: {refusal}"] += 1
-    else:
-        middle = len(some) // 2
-        for half in (some[:middle], some[middle:]):
-            _put_back(half, transactions, names, done)
+        return
+    middle = len(some) // 2
+    for half in (some[:middle], some[middle:]):
+        left = [each for each in half if not marks.has(each.found)]
+        done.before += len(half) - len(left)
+        if left:
+            _put_back(left, transactions, marks, names, done)
 
 
 def _marked(some: Iterable[_Return], names: Names) -> list[Outgoing]:

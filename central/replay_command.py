@@ -15,7 +15,7 @@ def replay_and_say(path: Path, *, dry_run: bool, **wanted: Any) -> int:
 
     Raises:
         ConfigError: the configuration, a topic or a file cannot be used.
-        UnavailableError: the brokers are away, or another replay is running.
+        UnavailableError: the brokers are away, or another replay was begun.
     """
     config = read_config(path)
     done = replay(Replay(cluster=cluster_of(config), names=names_of(config), dry_run=dry_run, **wanted))

@@ -13,7 +13,7 @@ would make all others late: its event occurs when it comes.
 
 A verdict of a higher revision stands in for the one before; where it says another label than the rule asks for, it is
 taken out. Everything is bounded: keys, of which the longest untouched goes; verdicts that wait; those that an incident
-names; those that it has whole.
+names; those that it has whole; and each in bytes, for which a long text is cut.
 """
 
 from bisect import insort
@@ -29,13 +29,15 @@ from msgspec.structs import astuple, replace
 from models.contracts.incident import Incident
 from models.contracts.policy import Route
 from models.contracts.scalars import EventId, LabelName, Name, Number
-from models.contracts.wire import decode_verdict
+from models.contracts.wire import decode_verdict, encode
 
 SHARDS = 64
 """In so many parts the keys of a rule are kept. It belongs to the recovery store: it stays what it is."""
 
 _MOST_WHOLE = 100
 _MOST_WHOLE_BYTES = 256 << 10
+_MOST_SPARE = 10
+_MOST_VERDICT_BYTES = 4 << 10  # all that wait under a key are written with every snapshot
 _ID_BYTES = 16
 
 RuleName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -74,7 +76,7 @@ class Sighting(Struct, frozen=True, gc=False):
     at_ms: int = 0  # when its event occurred
     label: str = ""  # none where this is to take back what was said of the event before
     gateway: str | None = None
-    verdict: bytes = b""  # the whole, encoded
+    verdict: bytes = b""  # the whole, encoded; of a long text what there is room for
     late: bool = False
 
 
@@ -84,6 +86,7 @@ class _Found:
     def __init__(self, first: Iterable[Sighting]) -> None:
         self.said: dict[EventId, tuple[int, str]] = {}  # revision and label; no label where it was taken back
         self.whole: dict[EventId, bytes] = {}
+        self.spare: dict[EventId, bytes] = {}  # the newest for which there is no room, for when some are taken back
         self.labels: Counter[str] = Counter()
         self.gateways: set[str] = set()
         self.start_ms = self.first_ms = self.last_ms = -1
@@ -101,7 +104,7 @@ class _Found:
     def add(self, sighting: Sighting, most: int) -> None:
         if len(self.said) < most:
             self.said[sighting.id] = sighting.revision, sighting.label
-            self._keep(sighting)
+            self._keep(sighting.id, sighting.verdict)
         else:
             self.unnamed += 1
         if self.start_ms < 0:
@@ -118,15 +121,36 @@ class _Found:
         if before:
             self.labels[before] -= 1
         if sighting.label:
-            self._keep(sighting)
+            self._keep(sighting.id, sighting.verdict)
         else:
             self.whole.pop(sighting.id, None)
+            self.spare.pop(sighting.id, None)
+        self._fill()
         self._count(sighting)
 
-    def _keep(self, sighting: Sighting) -> None:
-        size = sum(map(len, self.whole.values())) if len(self.whole) < _MOST_WHOLE else _MOST_WHOLE_BYTES
-        if sighting.id in self.whole or size + len(sighting.verdict) <= _MOST_WHOLE_BYTES:
-            self.whole[sighting.id] = sighting.verdict
+    def _keep(self, each: EventId, verdict: bytes) -> None:
+        """Keep a verdict whole; in reserve, where there is no room for it."""
+        self.spare.pop(each, None)
+        if self._has_room(each, verdict):
+            self.whole[each] = verdict
+            return
+        self.whole.pop(each, None)
+        self.spare[each] = verdict
+        if len(self.spare) > _MOST_SPARE:
+            del self.spare[next(iter(self.spare))]
+
+    def _fill(self) -> None:
+        """Let those in reserve stand where others stood: of an incident that goes on, something is to be seen."""
+        for each in list(self.spare):
+            if not self._has_room(each, self.spare[each]):
+                break
+            self.whole[each] = self.spare.pop(each)
+
+    def _has_room(self, each: EventId, verdict: bytes) -> bool:
+        if each not in self.whole and len(self.whole) >= _MOST_WHOLE:
+            return False
+        others = sum(len(kept) for other, kept in self.whole.items() if other != each)
+        return not others or others + len(verdict) <= _MOST_WHOLE_BYTES  # one there is, however long
 
     def _count(self, sighting: Sighting) -> None:
         if sighting.label:
@@ -143,16 +167,18 @@ class _Found:
             tuple(sorted(self.gateways)),
             (self.start_ms, self.first_ms, self.last_ms, self.late, self.unnamed, self.changes),
             (self.told, self.told_ms),
+            tuple(self.spare.items()),
         )
 
     @classmethod
     def of(cls, state: tuple[Any, ...]) -> "_Found":
         found = cls(())
-        said, whole, labels, gateways, numbers, told = state
+        said, whole, labels, gateways, numbers, told, *spare = state  # which older snapshots do not have
         found.said = {each: (revision, label) for each, revision, label in said}
         found.whole, found.labels, found.gateways = dict(whole), Counter(dict(labels)), set(gateways)
         found.start_ms, found.first_ms, found.last_ms, found.late, found.unnamed, found.changes = numbers
         found.told, found.told_ms = told
+        found.spare = dict(*spare)
         return found
 
 
@@ -388,6 +414,8 @@ class Shard:
                 self._trails[sighting.key] = trail
             if sighting.at_ms - now_ms > self._lateness_ms:
                 sighting = replace(sighting, at_ms=now_ms)  # noqa: PLW2901
+            if len(sighting.verdict) > _MOST_VERDICT_BYTES:
+                sighting = replace(sighting, verdict=_shortened(sighting.verdict))  # noqa: PLW2901
             self.counts["late"] += trail.take(sighting, now_ms)
             touched[sighting.key] = None
         for key in touched:
@@ -431,3 +459,16 @@ class Shard:
         self.counts["evicted"] += 1
         evicted.finish()
         return evicted.tell(now_ms)
+
+
+def _shortened(line: bytes) -> bytes:
+    """Return a verdict with as much of its text as there is room for, without what else of it is long."""
+    verdict = replace(decode_verdict(line), truncated=True)
+    rest = len(encode(replace(verdict, text="")))
+    if rest > _MOST_VERDICT_BYTES // 2:
+        verdict = replace(verdict, fields={}, context={}, host=None, app=None, topic=None)
+        rest = len(encode(replace(verdict, text="")))
+    while verdict.text and (size := len(encode(verdict))) > _MOST_VERDICT_BYTES:
+        kept = len(verdict.text) * max(0, _MOST_VERDICT_BYTES - rest) // (size - rest)
+        verdict = replace(verdict, text=verdict.text[:kept])
+    return encode(verdict)

@@ -35,6 +35,7 @@ from edge.cache_answers import (
 from models.classifier import Classifier, Current
 from models.contracts.errors import UnavailableError
 from models.contracts.policy import Policy
+from models.contracts.wire import NOT_DECODED
 
 _NAME = "control"
 _WAITING = 8  # connections that the kernel keeps for us; others wait to connect
@@ -128,7 +129,7 @@ class ControlServer:
         try:
             asked = _questions.decode(_receive(connection, _MOST_QUESTION_BYTES, _CONVERSE_WITHIN_S))
             answer = self._answer(asked)
-        except (msgspec.DecodeError, UnavailableError) as error:
+        except (*NOT_DECODED, UnavailableError) as error:
             answer = Problem(str(error))
         connection.settimeout(_CONVERSE_WITHIN_S)
         connection.sendall(_encoder.encode(answer))
@@ -180,7 +181,7 @@ def ask(state_dir: Path, question: Question, wanted: type[A]) -> A | None:
         raise UnavailableError(f"{where}: no answer within {_ANSWER_WITHIN_S:.0f} s; ask again") from error
     except OSError as error:
         raise UnavailableError(f"{where}: {error.strerror or error}; ask again") from error
-    except msgspec.DecodeError as error:
+    except NOT_DECODED as error:
         raise UnavailableError(
             f"{where}: no answer that we understand: {error}; ask again, with the Headwater that the gateway runs"
         ) from error

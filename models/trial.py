@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from models.contracts.errors import ConfigError, HeadwaterError, UntrustedError
-from models.contracts.wire import encode
+from models.contracts.wire import NOT_DECODED, encode
 from models.llama import system_features
 from models.opening import open_classifier
 
@@ -73,7 +73,7 @@ def try_model(
         ) from error
     try:
         report = msgspec.json.decode(done.stdout, type=Report)
-    except msgspec.DecodeError as error:
+    except NOT_DECODED as error:
         raise UntrustedError(f"{path}: {_how_it_ended(done)}; refused the model") from error
     if report.refused:
         raise (ConfigError if report.by_configuration else UntrustedError)(report.refused)

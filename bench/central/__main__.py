@@ -17,7 +17,7 @@ MEASURED = {
     "kafka": ("kafka_events_per_s", "kafka_scaling"),
     "server": ("server_concurrency", "parse_failures"),
     "parity": ("parity_max_difference",),
-    "cascade": ("cascade_accuracy_kept", "cascade_escalated"),
+    "cascade": ("cascade_gain", "cascade_accuracy_kept", "cascade_escalated", "cascade_injection_flips"),
     "warehouse": ("warehouse_verdicts_per_s", "warehouse_query_ms"),
     "gpu": ("gpu_labels_per_s", "gpu_share_of_limit"),
 }

@@ -1,4 +1,4 @@
-"""What the centre's release keeps of its accuracy when gateways hand it only what they are unsure of.
+"""What the centre's release knows more, and keeps of it when gateways hand it only what they are unsure of.
 
 Both shipped releases label the events of vendors that neither learnt from. Below a threshold on the gateway's
 confidence the centre's label counts, above it the gateway's. The threshold is chosen on one half of those vendors and
@@ -12,10 +12,9 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from bench.quality.measures import ROOT, shipped
+from bench.quality.measures import ROOT, Shipped, shipped
 from bench.row import Row
-from models.release_file import SHIPPED
-from quantize import measure
+from quantize import ask, injection, measure
 from quantize.calibrate import Floats, Labels
 from quantize.measure import Flags
 from quantize.product_groups import product_groups
@@ -23,6 +22,7 @@ from quantize.product_groups import product_groups
 CURVE = ROOT / "build" / "cascade.json"
 _GATEWAY, _CENTRE = "soc-triage", "soc-triage-large"
 _SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+_INJECTION_SEED = 77  # not the recipe's
 _KEPT, _ESCALATED = 0.99, 0.15
 _CHOSEN_FOR = 0.135  # vendors differ: what escalates 15 % of one half would escalate more of the other half the time
 
@@ -52,25 +52,33 @@ class Point(Struct, frozen=True):
 
 def rows() -> list[Row]:
     """Measure the cascade, write its curve to `build/cascade.json` and return the point that is held to the targets."""
-    if not (SHIPPED / f"{_CENTRE}.gguf").is_file():
-        skipped = f"skipped: no {_CENTRE} is shipped, for none has passed its gate (decision 0029)"
-        return [Row(name=name, value=0.0, unit=skipped) for name in ("cascade_accuracy_kept", "cascade_escalated")]
-    both = _asked()
+    gateway, centre = shipped(_GATEWAY), shipped(_CENTRE)
+    both = _asked(gateway, centre)
     points = curve(both)
     CURVE.parent.mkdir(exist_ok=True)
     CURVE.write_bytes(b"".join(msgspec.json.encode(point) + b"\n" for point in points))
     sys.stderr.write(table(points))
-    return rows_of(both)
+    return [*rows_of(both), _injected(gateway, centre)]
 
 
 def rows_of(both: Both) -> list[Row]:
-    """Return the cascade that escalates what the README says, with intervals over vendors."""
+    """Return what the centre's release knows more, and the cascade at its target; intervals are over vendors."""
+    more = both.centre.astype(np.float64) - both.gateway
+    gain = measure.estimate(lambda at: float(more[at].mean()), both.vendors)
     sent = escalated(both, _CHOSEN_FOR)
     right = np.where(sent, both.centre, both.gateway)
     kept = measure.estimate(lambda at: float(right[at].mean() / both.centre[at].mean()), both.vendors)
     share = measure.estimate_of_share(sent, both.vendors)
     alone = f"{_GATEWAY} {both.gateway.mean():.3f}, {_CENTRE} {both.centre.mean():.3f}, both {right.mean():.3f}"
     return [
+        Row(
+            name="cascade_gain",
+            value=gain.value,
+            interval=(gain.low, gain.high),
+            unit=f"accuracy above {_GATEWAY}'s",
+            peer=f"{_GATEWAY} {both.gateway.mean():.3f}",
+            passed=gain.low > 0,
+        ),
         Row(
             name="cascade_accuracy_kept",
             value=kept.value,
@@ -134,8 +142,33 @@ def _point(both: Both, share: float) -> Point:
     return Point(share, float(sent.mean()), accuracy, accuracy / alone, at_random / alone)
 
 
-def _asked() -> Both:
-    gateway, centre = shipped(_GATEWAY), shipped(_CENTRE)
+def _injected(gateway: Shipped, centre: Shipped) -> Row:
+    """Write the same attacks into the same events, which neither calls harmless, and see whose verdicts they turn."""
+    test, severity = gateway.examples.test, gateway.recipe.severity
+    said = [each.on_test().chosen for each in (gateway, centre)]
+    mildest = gateway.names.index(severity[0])
+    harmless = (said[0] == mildest) | (said[1] == mildest)
+    labels = [severity[0] if each else severity[-1] for each in harmless]
+    attacks = injection.cases(test.bodies, labels, gateway.task, severity, _INJECTION_SEED)
+    turned = []
+    for release, before in zip((gateway, centre), said, strict=True):
+        after = ask.ask(release.path, release.release, [case.text for case in attacks]).chosen
+        rank = np.array([severity.index(name) for name in release.names])
+        turned.append(rank[after] < rank[before[[case.event for case in attacks]]])
+    vendors = vendors_of([test.examples[case.event].product for case in attacks])
+    share = measure.estimate_of_share(turned[1], vendors)
+    more = turned[1].astype(np.float64) - turned[0]
+    apart = measure.estimate(lambda at: float(more[at].mean()), vendors)
+    return Row(
+        name="cascade_injection_flips",
+        value=share.value,
+        interval=(share.low, share.high),
+        unit=f"share of {len(attacks)}",
+        peer=f"{_GATEWAY} on the same: {turned[0].mean():.4f}; difference {apart}",
+    )
+
+
+def _asked(gateway: Shipped, centre: Shipped) -> Both:
     events, truth = gateway.examples.test.examples, gateway.truth(gateway.examples.test.examples)
     said = gateway.on_test()
     return Both(

@@ -15,6 +15,7 @@ from models.contracts.verdict import PERSON, Verdict
 State = Literal["waiting", "claimed", "answered", "superseded"]
 
 _LONGEST_ID = 1024  # bytes; an index of PostgreSQL takes 2704
+_MOST_NAMED = 20  # events of which nothing but the id is known
 _MOST_REVISION: Final = (1 << 63) - 2  # a column takes one more, and an answer needs that
 
 
@@ -72,13 +73,14 @@ class Item(Struct, frozen=True, kw_only=True):
 
     @property
     def incident(self) -> Incident:
-        return wire.decode_incident(self.record)
+        """The incident; where it has no verdict, with one that says what is known of those it had."""
+        return _shown(wire.decode_incident(self.record))
 
     @property
     def text(self) -> str:
         """What was seen; of an incident its first events, one per line."""
         if self.kind == "incident":
-            return "\n".join(verdict.text for verdict in self.incident.verdicts)
+            return "\n".join(verdict.text for verdict in wire.decode_incident(self.record).verdicts)
         return self.verdict.text
 
     @property
@@ -110,7 +112,7 @@ def read(payload: bytes) -> Asking | Settling | None:
     asks = record.state != "withdrawn" if isinstance(record, Incident) else record.route == "review"
     if not asks:
         return Settling(record.id, kind, record.revision) if record.revision else None
-    verdict = _gravest(record) if isinstance(record, Incident) else record
+    verdict = _gravest(_shown(record)) if isinstance(record, Incident) else record
     return Asking(
         record.id,
         kind,
@@ -173,6 +175,34 @@ def _gravity(verdict: Verdict) -> int:
 
 
 def _gravest(incident: Incident) -> Verdict:
-    if not incident.verdicts:
-        raise InputError(f"incident {incident.id}: found no verdicts, wanted those that a person is to look at")
     return max(incident.verdicts, key=_gravity)
+
+
+def _shown(incident: Incident) -> Incident:
+    """Return an incident that has a verdict to look at.
+
+    Its first verdicts may all have been taken back, and of those that count now only the ids be known. It goes on, and
+    has to end, all the same.
+    """
+    if incident.verdicts:
+        return incident
+    if not incident.labels:
+        raise InputError(f"incident {incident.id}: found no verdicts and no labels, wanted what a person is to look at")
+    commonest_last = sorted(incident.labels, key=lambda name: incident.labels[name])
+    named = incident.more[:_MOST_NAMED]
+    stand_in = Verdict(
+        id=named[0] if named else EventId(incident.id),
+        text=f"of {incident.count} events no text is here: {', '.join(named) or 'nor an id'}",
+        label=commonest_last[-1],
+        confidence=0.0,
+        probabilities=dict.fromkeys(commonest_last, 0.0),
+        label_mass=0.0,
+        fields={},
+        route="review",
+        release="unknown",
+        policy=1,
+        source=incident.rule,
+        received_at_ms=incident.first_ms,
+        gateway=next(iter(incident.gateways), None),
+    )
+    return replace(incident, verdicts=(stand_in,))

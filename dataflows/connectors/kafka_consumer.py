@@ -16,6 +16,7 @@ from models.contracts.errors import UnavailableError
 _MOST = 1000  # at a time
 _ASK_WITHIN_S = 5.0
 _LOOK_EVERY_S = 30.0  # for new partitions
+_END_EVERY_S = 5.0
 _AHEAD_KIB = 4096  # what librdkafka fetches ahead of us; more is lost at every change of place
 _HELD_BYTES = 8 << 20
 _NO_GROUP = "headwater-offsets"  # a client must name one; nothing is ever committed to it
@@ -110,6 +111,7 @@ class Stretch(Struct, frozen=True):
     records: list[Taken]
     at: dict[int, int]  # of each partition, what comes next
     anew: frozenset[int]  # partitions that have become shorter: their topic was made anew, and offsets begin again
+    ends: dict[int, int] = {}  # of each partition, where it ended after the reading began; now and then, else nothing
 
 
 class OffsetReader(_Consumer):
@@ -132,6 +134,7 @@ class OffsetReader(_Consumer):
         self._at: dict[int, int] = {}  # and where it ends
         self._partitions: list[int] = []
         self._look_at = 0.0
+        self._end_at = 0.0
 
     def read(self, start: Mapping[int, int], within_s: float) -> Stretch:
         """Return what is held, or comes within that time, of the records from `start` on.
@@ -147,10 +150,11 @@ class OffsetReader(_Consumer):
                 self._go_to(wanted)
             is_late = any(wanted[each] < self._at[each] for each in wanted)
             anew = self._read_on(0 if is_late else within_s) if self._has_room(wanted) else frozenset()
+            ends = self._ends()
         records = [
             record for record in self._held if record.offset >= wanted[record.partition] or record.partition in anew
         ]
-        return Stretch(records, dict(self._at), anew)
+        return Stretch(records, dict(self._at), anew, ends)
 
     def _is_elsewhere(self, wanted: dict[int, int]) -> bool:
         if wanted.keys() != self._at.keys():
@@ -198,6 +202,19 @@ class OffsetReader(_Consumer):
             action=f"going on at {found}",
             lost=found - wanted,
         )
+
+    def _ends(self) -> dict[int, int]:
+        """Ask the broker: what a fetch said of it may be older than what others have read since."""
+        if monotonic() < self._end_at:
+            return {}
+        found = {
+            partition: self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), timeout=_ASK_WITHIN_S, cached=False
+            )[1]
+            for partition in self._partitions
+        }
+        self._end_at = monotonic() + _END_EVERY_S
+        return found
 
     def _look(self) -> list[int]:
         if monotonic() >= self._look_at:

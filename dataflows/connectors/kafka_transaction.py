@@ -27,17 +27,27 @@ class Transactions:
         self._complaints = Complaints()
         self._failures: list[KafkaError] = []
 
+    def take_up(self) -> None:
+        """Take up the name: on return nobody who had it before publishes any more.
+
+        Raises:
+            UnavailableError: the brokers are away.
+        """
+        self._producer = self._connect()
+
     def publish(self, records: Sequence[Outgoing]) -> str:
         """Return when all records are there; or why none is, where the brokers will never take one of them.
+
+        Then we have the name no more; it is taken up first, where we do not have it.
 
         Raises:
             UnavailableError: they are away, or somebody else took up the name; none of the records is there, or all
                 are, if it was just the answer that did not come.
         """
+        producer = self._producer = self._producer or self._connect()
         self._failures = []
         self._complaints.clear()
         try:
-            producer = self._producer = self._producer or self._connect()
             producer.begin_transaction()
             try:
                 for record in records:
@@ -52,9 +62,7 @@ class Transactions:
             found = next((each for each in self._failures if each.code() not in _TAKEN_ALONG), error.args[0])
             if found.code() in OF_THE_MESSAGE:
                 return reason(found)
-            raise UnavailableError(
-                f"kafka {self._cluster.brokers}, transactions {self._name}: {reason(self._complaints.cause(found))}"
-            ) from error
+            raise self._given_up(found) from error
         return ""
 
     def close(self) -> None:
@@ -71,9 +79,20 @@ class Transactions:
                 "delivery.report.only.error": True,
             }
         )
-        producer = Producer({**settings, "error_cb": self._complaints})
-        producer.init_transactions(self._within_s)
+        self._complaints.clear()
+        try:
+            producer = Producer({**settings, "error_cb": self._complaints})
+            try:
+                producer.init_transactions(self._within_s)
+            finally:
+                producer.poll(0)  # for its complaints, which say why nobody answered
+        except KafkaException as error:
+            raise self._given_up(error.args[0]) from error
         return producer
+
+    def _given_up(self, error: KafkaError) -> UnavailableError:
+        why = reason(self._complaints.cause(error))
+        return UnavailableError(f"kafka {self._cluster.brokers}, transactions {self._name}: {why}")
 
     def _abandon(self, producer: Producer, error: KafkaError) -> None:
         """Take back what was begun; where not even that works, whoever takes up the name next does it.

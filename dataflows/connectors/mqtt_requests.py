@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from msgspec import Struct
+from paho.mqtt.properties import Properties
 
 from dataflows.connectors.mqtt_connection import Broker, Connection, Incoming, marks, translated
 from dataflows.connectors.uplink import Exchange, gateway_of, shared_filter, topic_of
@@ -21,6 +22,7 @@ class Request(Struct, frozen=True):
 
     gateway: str
     message: Incoming
+    longest: int = 1 << 28  # bytes of an answer that the broker surely takes; MQTT has no more
 
 
 class Requests:
@@ -75,8 +77,7 @@ class Requests:
         Raises:
             UnavailableError: the connection is over.
         """
-        topic = topic_of(self._root, request.gateway, self._exchange.answer)
-        properties = marks(correlation=request.message.correlation, expiry_s=_ANSWER_EXPIRY_S)
+        topic, properties = self._addressed(request.gateway, request.message)
         with translated(self._broker, self._meanwhile):
             self._connection.send(topic, payload, request.message.packet_id, properties=properties)
             if self._at_once is not None:
@@ -107,6 +108,15 @@ class Requests:
 
     def _come(self) -> list[Request]:
         incoming = self._connection.incoming
-        found = [Request(gateway_of(message.topic), message) for message in incoming]
+        found = []
+        for message in incoming:
+            gateway = gateway_of(message.topic)
+            longest = self._connection.longest(*self._addressed(gateway, message))
+            found.append(Request(gateway, message, longest))
         incoming.clear()
         return found
+
+    def _addressed(self, gateway: str, message: Incoming) -> tuple[str, Properties]:
+        """Return where an answer goes, and what it says besides."""
+        topic = topic_of(self._root, gateway, self._exchange.answer)
+        return topic, marks(correlation=message.correlation, expiry_s=_ANSWER_EXPIRY_S)

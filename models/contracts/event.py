@@ -1,8 +1,13 @@
 """One line or message from one source, with a deterministic id."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from models.contracts.scalars import Count, EventId, Name, UnixMillis
+
+LONGEST_ID: Final = 512
+"""Bytes of an event's whole id: of names, numbers, and the 128 bytes that a sender's own name for it may have."""
 
 
 class Event(Struct, frozen=True, kw_only=True, tag="event/1", gc=False):
@@ -29,7 +34,7 @@ class Event(Struct, frozen=True, kw_only=True, tag="event/1", gc=False):
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=False):
-    """A record that got no verdict, whole, with the reason."""
+    """A record that got no verdict, with the reason; whole, unless `cut_from` says otherwise."""
 
     id: EventId
     source: Name
@@ -41,6 +46,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead-letter/1", gc=Fals
     gateway: Name | None = None  # which gateway sent it
     key: bytes | None = None  # of a Kafka record, as its headers
     headers: tuple[tuple[str, bytes], ...] = ()
+    cut_from: Count = 0  # bytes of the record with its key and headers, where not all are here: it is not put back
 
 
 def full_id(gateway: str, own_id: str) -> EventId:

@@ -27,6 +27,6 @@ class Incident(Struct, frozen=True, kw_only=True, tag="incident/1"):
     late: Count  # of them came after their place in the order of time
     labels: dict[LabelName, Count]
     gateways: tuple[Name, ...]  # that saw the events
-    verdicts: tuple[Verdict, ...]  # the first ones, whole
+    verdicts: tuple[Verdict, ...]  # the first ones, of long texts a part; later ones where those were taken back
     more: tuple[EventId, ...]  # of further ones the ids
     unnamed: Count  # and how many there are beyond; among these a repeat counts twice

@@ -19,6 +19,9 @@ from models.contracts.verdict import Verdict
 
 T = TypeVar("T")
 
+NOT_DECODED = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises where bytes are no record; the others for a bad byte inside a string and a value too deep."""
+
 _ABOUT = re.compile(
     r"Object contains unknown field `(?P<unknown>[^`]*)`"
     r"|Object missing required field `(?P<missing>[^`]*)`"
@@ -106,7 +109,7 @@ def decode_json(line: bytes | str, kind: type[T], where: str) -> T:
     """
     try:
         return msgspec.json.decode(line, type=kind)
-    except msgspec.DecodeError as error:
+    except NOT_DECODED as error:
         raise InputError(f"{where}: {error}") from error
 
 
@@ -172,5 +175,5 @@ def _parts(
 def _decode(decoder: msgspec.json.Decoder[T], line: bytes) -> T:
     try:
         return decoder.decode(line)
-    except msgspec.DecodeError as error:
+    except NOT_DECODED as error:
         raise InputError(str(error)) from error

@@ -12,13 +12,14 @@ nobody here needs the model's tokeniser. They differ in how the labels' probabil
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from models.contracts.errors import ConfigError, UntrustedError
+from models.contracts.wire import NOT_DECODED
 from models.engines.hugging_face import HuggingFaceTokeniser
 from models.labels import Float64s
 from models.vocabulary import RawTokeniser
@@ -32,6 +33,10 @@ _MOST_ANSWERS: Final = 128  # vLLM's MAX_LOGPROB_TOKEN_IDS
 _SURE: Final = 1.001  # what probabilities sum to at most, rounded as they are
 _PREFERRED: Final = 100.0  # no logit is as large
 _NUMBERED: Final = "token_id:{}".format
+
+
+_Token = Annotated[int, Meta(ge=0, lt=1 << 31)]
+_Byte = Annotated[int, Meta(ge=0, lt=1 << 8)]
 
 
 class Request(Struct, frozen=True):
@@ -97,12 +102,12 @@ class _Completion(Struct, frozen=True):
 
 
 class _Tokens(Struct, frozen=True):
-    tokens: list[int]
+    tokens: list[_Token]
     token_strs: list[str]
 
 
 class _VllmAbout(Struct, frozen=True):
-    added_tokens_decoder: dict[str, str]
+    added_tokens_decoder: dict[_Token, str]
     bos_token: str | None = None
     eos_token: str | None = None
     chat_template: Any = None
@@ -113,8 +118,8 @@ class _VllmLogprobs(Struct, frozen=True):
 
 
 class _LlamaToken(Struct, frozen=True):
-    id: int
-    piece: str | list[int] = ""
+    id: _Token
+    piece: str | list[_Byte] = ""
 
 
 class _LlamaTokens(Struct, frozen=True):
@@ -169,8 +174,8 @@ class VllmDialect:
                 raise UntrustedError(f"{len(tokens.tokens)} tokens written in {len(tokens.token_strs)} ways")
             return tokens.tokens, tokens.token_strs
 
-        added = {int(number): text for number, text in self._told.added_tokens_decoder.items()}
-        return HuggingFaceTokeniser(tokenise, added, self._told.bos_token or "", self._told.eos_token or "")
+        told = self._told
+        return HuggingFaceTokeniser(tokenise, told.added_tokens_decoder, told.bos_token or "", told.eos_token or "")
 
     def labels(self, prompt: Sequence[int], answers: Sequence[int]) -> Request:
         return self._complete(
@@ -329,7 +334,7 @@ def _logprobs(reply: bytes, model: str, kind: type[S]) -> S:
 def _read(reply: bytes, kind: type[S], what: str) -> S:
     try:
         return msgspec.json.decode(reply, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise UntrustedError(f"the server's {what}: {error}") from error
 
 

@@ -110,6 +110,29 @@ def test_a_gateway_gets_what_the_centre_and_people_say_of_its_events_and_nothing
     assert bridge.stop() == 0
 
 
+def test_with_a_broker_that_takes_small_packets_only_answers_are_small_and_what_fits_into_none_is_left_out(
+    tmp_path: Path, kafka: LocalKafka, names: Names
+) -> None:
+    broker = Mosquitto(tmp_path / "broker", "allow_anonymous true\nmax_packet_size 131072\n")
+    broker.start()
+    bridge = BridgeProcess(tmp_path, broker, kafka, names)
+    answers = verdicts(0, 8, revision=CENTRAL, text="x" * 60_000)
+    (too_long,) = verdicts(8, 9, revision=CENTRAL, text="x" * 140_000)
+    last = verdicts(9, 10, revision=CENTRAL)
+    disk = GatewaysDisk(tmp_path, broker)
+    produce(kafka, names.verdicts, [*answers[:4], too_long, *answers[4:], *last])
+
+    try:
+        with running(bridge), disk.fetching():
+            wait_until(lambda: len(disk.lines()) >= 9, "nine answers")
+    finally:
+        broker.stop(signal.SIGKILL)
+
+    assert sorted(disk.lines()) == sorted([*answers, *last])
+    assert bridge.said("answer_too_large") >= 1
+    assert bridge.said("bridge_waits") == 0
+
+
 def test_what_is_no_verdict_of_this_gateways_is_a_dead_letter_and_its_neighbours_go_on(
     tmp_path: Path, broker: Mosquitto, kafka: LocalKafka, names: Names
 ) -> None:
@@ -118,7 +141,11 @@ def test_what_is_no_verdict_of_this_gateways_is_a_dead_letter_and_its_neighbours
     (presumptuous,) = verdicts(1, 2, revision=CENTRAL)
     newer = ours.replace(b'"id":"gw~0"', b'"id":"gw~9","since_version_2":{"a":[1]}')
     unknown = ours.replace(b"verdict/1", b"verdict/2")
-    batch = [ours, b"\x00\xff no JSON", of_others, presumptuous, newer, unknown]
+    torn = ours.replace(b"Failed", b"F\xff")
+    deep = ours.replace(b'"id":', b'"depth":%b,"id":' % (b"[" * 5000 + b"]" * 5000))
+    (late,) = verdicts(2, 3, received_at_ms=0)
+    (early,) = verdicts(3, 4, received_at_ms=253_402_300_799_999)
+    batch = [ours, b"\x00\xff no JSON", of_others, presumptuous, newer, unknown, torn, deep, late, early]
     to_centre = carrier(broker)
 
     with running(BridgeProcess(tmp_path, broker, kafka, names)):
@@ -134,6 +161,10 @@ def test_what_is_no_verdict_of_this_gateways_is_a_dead_letter_and_its_neighbours
         ("of-another-gateway", of_others),
         ("not-a-gateways-revision", presumptuous),
         ("not-a-verdict", unknown),
+        ("not-a-verdict", torn),
+        ("not-a-verdict", deep),
+        ("too-old", late),
+        ("clock-ahead", early),
     }
     assert {(letter.gateway, letter.topic) for letter in letters.values()} == {("gw", "headwater/gw/uplink")}
 

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from time import sleep
+from threading import Thread
+from time import sleep, time
 from typing import Any
 
 import pytest
 
+from central.dead_letters import cut
 from central.local_kafka import LocalKafka
 from central.replay import REPLAYED_FROM, Replay, Replayed, replay
 from central.topics import Names, create, declared
@@ -21,14 +23,16 @@ from dataflows.connectors.kafka_publisher import KafkaProducer, Outgoing
 from dataflows.connectors.kafka_reader import Record, read_whole
 from dataflows.connectors.kafka_transaction import Transactions
 from models.contracts.errors import ConfigError, UnavailableError
-from models.contracts.event import DeadLetter
+from models.contracts.event import LONGEST_ID, DeadLetter
 from models.contracts.scalars import EventId
 from models.contracts.verdict import CENTRAL
 from models.contracts.wire import encode, encode_lines
 from tests.fakes.verdicts import verdict
+from tests.real.intake import wait_until
 
 WITHIN_S = 60.0
 SEED = 20260131
+NOW_MS = int(time() * 1000)
 REPLAY_IN_SMALL_STEPS = """
 import sys
 from central import replay
@@ -170,22 +174,36 @@ def test_what_the_bridge_refused_goes_where_the_bridge_would_have_put_it(centre:
             headers=(),
         )
 
-    sure = encode(verdict(id="gw-1~a", gateway="gw-1"))
-    doubted = encode(verdict(id="gw-1~b", gateway="gw-1", route="escalated"))
+    def said(own_id: str, **other: Any) -> bytes:
+        usual = {"id": f"gw-1~{own_id}", "gateway": "gw-1", "received_at_ms": NOW_MS}
+        return encode(verdict(**{**usual, **other}))
+
+    sure, doubted = said("a"), said("b", route="escalated")
     centre.bury(
         refused(0, "not-a-verdict", sure),  # of a schema that the centre reads by now
         refused(1, "not-a-verdict", doubted),
-        refused(2, "of-another-gateway", encode(verdict(id="gw-2~c", gateway="gw-2"))),
-        refused(3, "not-a-gateways-revision", encode(verdict(id="gw-1~d", gateway="gw-1", revision=CENTRAL))),
-        refused(4, "not-a-gateways-id", encode(verdict(id="gw-2~a", gateway="gw-1"))),
+        refused(2, "of-another-gateway", said("c", id="gw-2~c", gateway="gw-2")),
+        refused(3, "not-a-gateways-revision", said("d", revision=CENTRAL)),
+        refused(4, "not-a-gateways-id", said("a", id="gw-2~a")),
         refused(5, "not-a-verdict", b"nothing of the kind"),
+        refused(6, "id-too-long", said("e" * LONGEST_ID)),
+        refused(7, "clock-ahead", said("f", received_at_ms=2 * NOW_MS)),
+        refused(8, "too-old", said("g", received_at_ms=0)),
     )
     done = centre.replay()
 
     assert done.back == {centre.names.verdicts: 2, centre.names.questions: 1}
     assert sorted(done.stuck) == [
         f"{reason}: it has no way back of its own; say whither"
-        for reason in ("not-a-gateways-id", "not-a-gateways-revision", "not-a-verdict", "of-another-gateway")
+        for reason in (
+            "clock-ahead",
+            "id-too-long",
+            "not-a-gateways-id",
+            "not-a-gateways-revision",
+            "not-a-verdict",
+            "of-another-gateway",
+            "too-old",
+        )
     ]
     assert {(record.key, record.value) for record in centre.there(centre.names.verdicts)} == {
         (b"gw-1~a", sure),
@@ -227,6 +245,15 @@ def test_what_has_no_way_back_waits_until_somebody_says_whither(centre: Centre, 
     assert centre.replay(to=centre.names.events).back == {centre.names.events: 1}
     with pytest.raises(ConfigError, match="topic nobody-made-it: is not there; nothing was put back"):
         centre.replay(to="nobody-made-it")
+
+
+def test_what_was_cut_is_not_put_back_as_if_it_were_whole_even_where_somebody_says_whither(centre: Centre) -> None:
+    whole = letter(centre, 0, raw=os.urandom(17 << 10))
+    centre.bury(cut(whole), cut(letter(centre, 1, key=bytes(90 << 10))), cut(letter(centre, 2, detail="x" * 5000)))
+    for done in (centre.replay(), centre.replay(to=centre.names.events)):
+        assert done.stuck == {"no-text-at-path: only a part of its record is kept": 2}
+
+    assert centre.texts() == [b"\xff event 2\x00"]
 
 
 def test_a_record_that_its_topic_does_not_take_stays_a_dead_letter_and_its_neighbours_go(centre: Centre) -> None:
@@ -287,6 +314,72 @@ def test_of_two_replays_at_once_the_earlier_one_ends_and_says_why(centre: Centre
     first.close()
 
     assert sorted(centre.texts()) == [b"first", b"\xff event 0\x00"]  # type: ignore[type-var]
+
+
+def test_a_replay_that_read_its_marks_before_another_began_puts_nothing_back_any_more(
+    centre: Centre, tmp_path: Path
+) -> None:
+    lines = encode_lines([letter(centre, number) for number in range(50)])
+    (file := tmp_path / "dead_letters.jsonl").write_bytes(lines)
+    os.mkfifo(slow := tmp_path / "slow.jsonl")
+    earlier = Earlier(centre, slow)
+    with slow.open("wb") as letters:  # it is open as soon as the other reads, which is behind its marks
+        assert centre.replay(files=(file,)).back.total() == 50
+        letters.write(lines)
+
+    assert "another one took up the name" in earlier.refusal()
+    assert Counter(centre.texts()) == Counter(b"\xff event %d\x00" % number for number in range(50))
+
+
+def test_a_replay_that_had_a_record_refused_does_not_take_its_name_from_whoever_has_it_by_then(
+    centre: Centre, tmp_path: Path
+) -> None:
+    centre.kafka.make_topic(small := f"{centre.names.prefix}-small", max_message_bytes="2000")
+    first = [letter(centre, number, topic=small) for number in range(199)]
+    lines = encode_lines([letter(centre, number, topic=small) for number in range(199, 250)])
+    (file := tmp_path / "dead_letters.jsonl").write_bytes(lines)
+    os.mkfifo(slow := tmp_path / "slow.jsonl")
+    earlier = Earlier(centre, slow)
+    with slow.open("wb") as letters:
+        letters.write(encode_lines([*first, letter(centre, 999, topic=small, raw=os.urandom(5000))]))
+        letters.flush()
+        wait_until(lambda: len(centre.texts(small)) == 199, "what is taken", WITHIN_S)
+        sleep(1.0)  # for the last one to be refused alone
+        assert centre.replay(files=(file,)).back.total() == 51
+        letters.write(lines)
+
+    assert "another one took up the name" in earlier.refusal()
+    assert Counter(centre.texts(small)) == Counter(b"\xff event %d\x00" % number for number in range(250))
+
+
+class Earlier:
+    """A replay that reads a file which is being written."""
+
+    def __init__(self, centre: Centre, file: Path) -> None:
+        self._refusal = ""
+        self._thread = Thread(target=self._run, args=(centre, file), daemon=True)
+        self._thread.start()
+
+    def refusal(self) -> str:
+        """Wait for it; return why it ended, where it did not end by itself."""
+        self._thread.join(WITHIN_S)
+        assert not self._thread.is_alive()
+        return self._refusal
+
+    def _run(self, centre: Centre, file: Path) -> None:
+        try:
+            centre.replay(files=(file,))
+        except UnavailableError as error:
+            self._refusal = str(error)
+
+
+def test_a_replay_that_only_says_what_it_would_do_ends_no_other(centre: Centre) -> None:
+    other = Transactions(centre.cluster, f"{centre.names.prefix}.replay")
+    other.take_up()
+    centre.bury(letter(centre, 0))
+    assert centre.replay(dry_run=True).back.total() == 1
+    assert other.publish([Outgoing(centre.names.events, b"k", b"goes on")]) == ""
+    other.close()
 
 
 def test_while_the_brokers_are_away_nothing_is_put_back_and_then_all_is(centre: Centre) -> None:

@@ -44,8 +44,9 @@ def test_all_events_of_a_vendor_are_in_one_half_and_every_half_has_some() -> Non
 
 
 def test_a_cascade_that_asks_where_the_gateway_errs_keeps_what_the_centre_knows(both: Both) -> None:
-    kept, share = rows_of(both)
+    gain, kept, share = rows_of(both)
 
+    assert (gain.name, gain.value, gain.passed) == ("cascade_gain", pytest.approx(0.09, abs=0.02), True)
     assert (kept.name, kept.value, kept.passed) == ("cascade_accuracy_kept", 1.0, True)
     assert (share.name, share.passed) == ("cascade_escalated", True)
     assert share.value == pytest.approx(0.135, abs=0.02)
@@ -54,7 +55,13 @@ def test_a_cascade_that_asks_where_the_gateway_errs_keeps_what_the_centre_knows(
 def test_a_gateway_that_is_sure_where_it_errs_misses_the_target(both: Both) -> None:
     wrong_way = Both(both.gateway, both.centre, 1 - both.confidence, both.vendors)
 
-    assert rows_of(wrong_way)[0].passed is False
+    assert rows_of(wrong_way)[1].passed is False
+
+
+def test_a_centre_that_is_no_better_for_sure_misses_the_target(both: Both) -> None:
+    no_better = Both(both.centre, np.roll(both.centre, 1), both.confidence, both.vendors)
+
+    assert rows_of(no_better)[0].passed is False
 
 
 def test_the_curve_goes_from_the_gateway_alone_to_the_centre_alone(both: Both) -> None:

@@ -5,8 +5,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from central.lookup_sources import CsvFile, SqlQuery
+from central.lookup_sources import CompactedTopic, CsvFile, SqlQuery
+from dataflows.connectors.kafka import Cluster
 from models.contracts.errors import ConfigError, InputError, UnavailableError
 
 CSV = "host,owner,criticality\nweb-1,shop,high\nlab-1,,low\n"
@@ -173,3 +175,32 @@ def test_a_password_is_said_nowhere(place: str) -> None:
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1") as caught:
         source.read()
     assert "secret" not in str(caught.value)
+
+
+class Followed(CompactedTopic):
+    """A topic whose records a test puts there."""
+
+    def __init__(self) -> None:
+        super().__init__(Cluster(brokers="127.0.0.1:1"), "assets", 100)
+        self.records: list[tuple[bytes, bytes]] = []
+
+    def _read_whole(self) -> bool:
+        for record in self.records:
+            self._take(*record)
+        return True
+
+
+def test_a_record_with_a_bad_byte_or_that_is_too_deep_is_counted_and_the_others_stand() -> None:
+    source = Followed()
+    source.records = [
+        (b"web-1", b'{"owner": "shop"}'),
+        (b"web-1", b'{"owner": "\xff"}'),
+        (b"web-2", b'{"owner": ' + b"[" * 100_000),
+        (b"web-3", b'{"owner": "bank"}'),
+    ]
+    with capture_logs() as logs:
+        table = source.read()
+
+    assert table is not None
+    assert (table.find("web-1"), table.find("web-3"), len(table)) == ({"owner": "shop"}, {"owner": "bank"}, 2)
+    assert [(each["event"], each["records"]) for each in logs] == [("lookup_records_refused", 2)]

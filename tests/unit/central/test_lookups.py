@@ -130,6 +130,32 @@ def test_an_outage_is_said_once_and_its_end_once() -> None:
     until(lambda: source.reads == -1)  # closed, by the thread that read it
 
 
+class Broken(Failing):
+    """A source that fails in a way that nobody thought of."""
+
+    def read(self) -> Table:
+        try:
+            return super().read()
+        except UnavailableError:
+            raise ZeroDivisionError from None
+
+
+def test_what_nobody_thought_of_is_said_and_tried_again_and_the_thread_lives() -> None:
+    tables, stop, source = Tables({"assets": Freshness(fresh_s=60.0, when_stale="keep")}), Event(), Broken(2)
+    refresher = Refresher("assets", source, tables, 0.001, stop, backoff=Backoff(first_s=0.001))
+    with capture_logs() as logs:
+        refresher.start()
+        until(lambda: tables.state("assets") == "fresh")
+        stop.set()
+        refresher.close()
+
+    assert [(each["event"], each["log_level"]) for each in logs] == [
+        ("lookup_failed", "error"),
+        ("lookup_failed", "error"),
+        ("lookup_recovered", "info"),
+    ]
+
+
 def test_how_old_a_table_is_can_be_asked_at_any_time(tmp_path: Path) -> None:
     path = tmp_path / "assets.csv"
     lookups = Lookups([section(path)], CLUSTER)

@@ -283,12 +283,110 @@ def test_an_incident_has_the_first_verdicts_whole_names_more_and_counts_the_rest
 
 def test_verdicts_on_long_texts_are_whole_up_to_so_many_bytes() -> None:
     clocked = Clocked()
-    long = encode(verdict(text="x" * 8000))
+    long = encode(verdict(text="x" * 3000))
     clocked.take(*(replace(seen(number, number / 100), verdict=long) for number in range(100)))
     (incident,) = clocked.wait(61)[-1:]
 
     assert len(incident.verdicts) == (256 << 10) // len(long)
     assert len(incident.more) == 100 - len(incident.verdicts)
+
+
+def take_back(*numbers: int) -> list[Sighting]:
+    return [seen(number, 0, revision=1000, label="") for number in numbers]
+
+
+def test_where_the_first_verdicts_are_all_taken_back_the_newest_stand_in_their_place() -> None:
+    clocked = Clocked()
+    clocked.take(*(seen(number, number / 100) for number in range(300)))
+    clocked.take(*take_back(*range(100)))
+    incident = clocked.wait(61)[-1]
+
+    assert (incident.state, incident.count) == ("closed", 200)
+    assert [each.id for each in incident.verdicts] == [f"o.{number}" for number in range(290, 300)]
+    assert incident.more == tuple(f"o.{number}" for number in range(100, 290))
+
+
+def test_where_those_in_reserve_are_taken_back_too_the_next_to_come_is_whole() -> None:
+    clocked = Clocked()
+    clocked.take(*(seen(number, number / 100) for number in range(300)))
+    clocked.take(*take_back(*range(100), *range(290, 300)), seen(300, 3))
+    incident = clocked.wait(61)[-1]
+
+    assert (incident.count, [each.id for each in incident.verdicts]) == (191, ["o.300"])
+
+
+def test_an_incident_of_which_only_names_are_left_goes_on_and_ends() -> None:
+    clocked = Clocked(replace(PROMPT, update_s=10.0))
+    clocked.take(*(seen(number, number / 100) for number in range(300)))
+    clocked.take(*take_back(*range(100), *range(290, 300)))
+    told = clocked.wait(61)
+
+    assert [(each.state, each.count, each.verdicts, len(each.more)) for each in told] == [
+        ("open", 190, (), 190),
+        ("closed", 190, (), 190),
+    ]
+
+
+def test_what_is_in_reserve_survives_a_restart_and_an_older_state_has_none() -> None:
+    before = Clocked()
+    before.take(*(seen(number, number / 100) for number in range(300)))
+    trails, taken_back = before.shard.state()
+    (*trail, found, times) = trails[0]
+    older = ((*trail, found[:-1], times),), taken_back
+    again = [Clocked(state=state) for state in (before.shard.state(), older)]
+    for clocked in again:
+        clocked.take(*take_back(*range(100)))
+
+    assert [len(clocked.wait(61)[-1].verdicts) for clocked in again] == [10, 0]
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"text": "x" * 300_000},
+        {"text": "\0щ" * 50_000},
+        {"fields": {"source": ("x" * 300_000,)}},
+        {"text": "y" * 3000, "host": "x" * 300_000, "context": {"owner": "x" * 300_000}},
+    ],
+    ids=["text", "escapes", "fields", "both"],
+)
+def test_however_long_verdicts_are_an_incident_has_some_and_its_state_is_bounded(long: dict[str, Any]) -> None:
+    clocked = Clocked(replace(RULE, lateness_s=3600.0, most_events=50))
+    line = encode(verdict(**long))
+    clocked.take(*(replace(seen(number, number / 100), verdict=line) for number in range(100)))
+
+    assert sum(len(each) for each in strings(clocked.shard.state())) <= 110 * (4 << 10)
+    assert clocked.told[0].count == 50
+    assert len(clocked.told[0].verdicts) == 50
+    assert {each.truncated for each in clocked.told[0].verdicts} == {True}
+    assert len(encode(clocked.told[0])) < 300_000
+
+
+def strings(state: Any) -> list[bytes]:
+    if isinstance(state, bytes):
+        return [state]
+    return [each for part in state for each in strings(part)] if isinstance(state, tuple) else []
+
+
+def test_of_a_long_text_an_incident_has_the_beginning() -> None:
+    clocked = Clocked()
+    text = "Failed password for root " * 1000
+    clocked.take(*(replace(seen(number, number), verdict=encode(verdict(text=text))) for number in range(3)))
+    found = clocked.told[0].verdicts[0]
+
+    assert text.startswith(found.text)
+    assert 3 << 10 < len(encode(found)) <= 4 << 10
+
+
+def test_a_revision_with_a_longer_text_does_not_make_an_incident_too_large() -> None:
+    clocked = Clocked()
+    long = encode(verdict(text="x" * 3500))
+    clocked.take(*(seen(number, number / 100) for number in range(100)))
+    clocked.take(*(replace(seen(number, 1, revision=1), verdict=long) for number in range(100)))
+    incident = clocked.wait(61)[-1]
+
+    assert len(encode(incident)) < 300_000
+    assert (incident.count, len(incident.verdicts) + len(incident.more)) == (100, 100)
 
 
 def test_a_clock_that_is_put_back_does_not_keep_an_incident_open() -> None:

@@ -160,7 +160,17 @@ def test_a_gateway_that_stops_forgets_nothing_more(tmp_path: Path, taught: Verdi
 
 @pytest.mark.parametrize(
     "question",
-    [b"", b"\xff\xfe", b"[" * 10_000, b"GET / HTTP/1.1\r\n", b'{"type":"list"}', b'{"type":"grow"}', b"1" * 70_000],
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 10_000,
+        b"GET / HTTP/1.1\r\n",
+        b'{"type":"list"}',
+        b'{"type":"grow"}',
+        b"1" * 70_000,
+        b'{"type":"\xff"}',
+        b'{"type":"list","unknown":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    ],
 )
 def test_what_is_no_question_is_answered_in_words_and_the_next_one_as_well(
     tmp_path: Path, taught: VerdictCache, question: bytes

@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import asdict, replace
 
+from central.queue import view
 from central.queue.item import Asking, Item, Settling, answer_of, answered_verdict, read
 from models.contracts import wire
 from models.contracts.answer import Answer
@@ -54,6 +55,29 @@ def test_an_incident_asks_for_a_person_with_its_gravest_event_until_it_is_withdr
     assert read(wire.encode(replace(found, state="withdrawn", revision=5))) == Settling(found.id, "incident", 5)
 
 
+@pytest.mark.parametrize("state", ["open", "closed"])
+def test_an_incident_of_whose_verdicts_none_is_there_asks_with_what_is_known_of_it(state: str) -> None:
+    payload = wire.encode(incident(state=state, count=2, verdicts=(), more=("o.4", "o.5"), labels={"suspicious": 2}))
+
+    asking = read(payload)
+
+    assert asking == Asking("logins/203.0.113.9/o.1", "incident", 2, payload, "suspicious", 0.0, "logins", "gw-1", 0)
+    answered = replace(item(payload), answer="suspicious")
+    assert [each.text for each in answered.incident.verdicts] == ["of 2 events no text is here: o.4, o.5"]
+    assert view.whole(answered, 0).plain.count("suspicious") > 1
+    assert "o.4" in "".join(view.fields([answered], 0))
+    answer = answer_of(answered)
+    assert wire.decode_answer(wire.encode(answer)) == answer
+    assert (answer.text, answer.model_label) == ("", "suspicious")
+
+
+def test_an_incident_without_verdicts_is_as_grave_as_its_commonest_label_among_those_it_has() -> None:
+    asking = read(wire.encode(incident(verdicts=(), labels={"critical": 1, "suspicious": 7})))
+
+    assert isinstance(asking, Asking)
+    assert (asking.label, asking.gravity) == ("suspicious", 1)
+
+
 def test_a_label_that_no_probability_names_counts_as_the_gravest() -> None:
     asking = read(wire.encode(verdict(route="review", label="strange")))
 
@@ -69,7 +93,7 @@ def test_a_label_that_no_probability_names_counts_as_the_gravest() -> None:
         (b'{"type": "policy/1"}', "Invalid value 'policy/1'"),
         (wire.encode(verdict(id="i" * 1025)), "found an id of 1025 bytes, wanted at most 1024"),
         (wire.encode(verdict(revision=(1 << 63) - 1)), "found revision 9223372036854775807, wanted at most"),
-        (wire.encode(incident(verdicts=())), "incident logins/.*: found no verdicts"),
+        (wire.encode(incident(verdicts=(), labels={})), "incident logins/.*: found no verdicts and no labels"),
     ],
 )
 def test_what_is_neither_or_cannot_be_kept_is_bad_input(payload: bytes, reason: str) -> None:

@@ -47,6 +47,7 @@ dead_letters = st.builds(
     detail=texts,
     raw=st.binary(max_size=60),
     topic=maybe_text,
+    cut_from=moments,
 )
 verdicts = st.builds(
     Verdict,

@@ -1,5 +1,7 @@
 """What is written is read back the same; what is unknown, wrong or out of range is met as the contracts say."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -116,6 +118,39 @@ def test_bytes_that_are_no_record_raise_nothing_but_the_promised_error(line: byt
     for decode in (decode_event, decode_verdict, decode_dead_letter, decode_incident):
         with pytest.raises(InputError):
             decode(line)
+
+
+DECODERS = [
+    (decode_event, b'{"type":"event/1",'),
+    (decode_verdict, b'{"type":"verdict/1",'),
+    (decode_dead_letter, b'{"type":"dead-letter/1",'),
+    (decode_answer, b'{"type":"answer/1",'),
+    (decode_incident, b'{"type":"incident/1",'),
+    (decode_delivered, b'{"type":"verdict/1",'),
+    (partial(decode_json, kind=Policy, where="policy"), b'{"type":"policy/1",'),
+]
+
+
+@pytest.mark.parametrize(("decode", "begun"), DECODERS)
+@pytest.mark.parametrize("rest", [b'"id":"a\xff"}', b'"colour":"\xff"}', b'"\xff":1}'])
+def test_a_bad_byte_inside_a_string_raises_nothing_but_the_promised_error(
+    decode: Callable[[bytes], object], begun: bytes, rest: bytes
+) -> None:
+    with pytest.raises(InputError):
+        decode(begun + rest)
+
+
+@pytest.mark.parametrize(("decode", "begun"), DECODERS)
+def test_an_unknown_field_that_is_too_deep_raises_nothing_but_the_promised_error(
+    decode: Callable[[bytes], object], begun: bytes
+) -> None:
+    with pytest.raises(InputError):
+        decode(begun + b'"colour":' + b"[" * 100_000)
+
+
+def test_half_a_character_in_what_was_text_already_raises_nothing_but_the_promised_error() -> None:
+    with pytest.raises(InputError):
+        decode_json('"\ud800"', str, "a word")
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_a_label_that_llama_server_does_not_tell_of_gets_the_most_that_it_can_ha
         b'{"choices": []}',
         b'{"choices": [{"text": "a"}, {"text": "b"}]}',
         b'{"choices": [{"text": "x"}]}',
+        b'{"choices": [{"text": "\xff"}]}',
         b'{"choices": [{"text": "x", "logprobs": "many"}]}',
         b'{"choices": [{"text": "x", "logprobs": {"top_logprobs": []}}]}',
         b'{"choices": [{"text": "x", "logprobs": {"content": []}}]}',
@@ -129,7 +130,9 @@ def test_an_answer_that_is_none_is_refused(dialect: VllmDialect | LlamaDialect, 
         dialect.read_labels(reply, [5, 9])
 
 
-@pytest.mark.parametrize("reply", [b'{"choices": [{"text": 3}]}', b'{"choices": 3}', b"text"])
+@pytest.mark.parametrize(
+    "reply", [b'{"choices": [{"text": 3}]}', b'{"choices": 3}', b"text", b'{"choices": [{"text": "\xff"}]}']
+)
 def test_a_text_that_is_none_is_refused(reply: bytes) -> None:
     with pytest.raises(UntrustedError):
         VLLM.read_text(reply)
@@ -139,6 +142,26 @@ def test_an_answer_of_another_model_than_was_asked_is_refused() -> None:
     assert VLLM.read_text(b'{"model": "tiny", "choices": [{"text": "x"}]}') == "x"
     with pytest.raises(UntrustedError, match="is of `huge`, `tiny` was asked"):
         VLLM.read_text(b'{"model": "huge", "choices": [{"text": "x"}]}')
+
+
+@pytest.mark.parametrize(
+    "token", [b'"id": 1, "piece": [300]', b'"id": 1, "piece": [-1]', b'"id": 1e30', b'"id": -1', b'"id": 4294967296']
+)
+def test_tokens_that_are_none_and_pieces_of_what_are_no_bytes_are_refused(token: bytes) -> None:
+    with pytest.raises(UntrustedError, match="the server's tokens"):
+        LLAMA.tokeniser(lambda _: b'{"tokens": [{' + token + b"}]}").tokens(b"a")
+
+
+def test_a_piece_that_is_no_text_is_told_as_bytes() -> None:
+    tokeniser = LLAMA.tokeniser(lambda _: b'{"tokens": [{"id": 1, "piece": [255, 0]}]}')
+
+    assert tokeniser.tokens(b"a") == [1]
+    assert tokeniser.piece(1) == b"\xff\x00"
+
+
+def test_an_added_token_without_a_number_is_refused() -> None:
+    with pytest.raises(UntrustedError, match="the server's tokeniser's description"):
+        VllmDialect(MODEL, b'{"added_tokens_decoder": {"seven": "<|im_end|>"}}')
 
 
 def test_tokens_without_their_spellings_are_refused() -> None:
