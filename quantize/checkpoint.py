@@ -21,8 +21,8 @@ from quantize.steps import Code, Steps
 
 LLAMA_CPP = "llama-cpp-python"
 _ASKED = (
-    *("encoder", "decoder", "decoder_task", "wording", "masking", "roles", "heads", "labels", "calibration", "llama"),
-    *("vocabulary", "prompt", "transcript", "scribe", "lane", "ends", "window", "precedents"),
+    *("classifier", "encoder", "decoder", "decoder_task", "wording", "masking", "roles", "heads", "labels"),
+    *("calibration", "llama", "vocabulary", "prompt", "transcript", "scribe", "lane", "ends", "window", "precedents"),
 )
 ASKED_BY = (Code("quantize.ask"), *(Code(f"models.{name}") for name in _ASKED))
 _MOST_LISTED = 8  # names, in an error
