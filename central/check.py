@@ -16,7 +16,7 @@ from central.wiring import bridge_of, cluster_of, queue_url, warehouse_url
 from dataflows.connectors.mqtt_connection import Connection, translated
 from dataflows.connectors.uplink import DOWNLINK, LINE_BYTES, topic_of
 from dataflows.running.findings import Finding, show
-from dataflows.running.policy import policy_in_force
+from dataflows.running.policy import in_words, policy_in_force
 from models.contracts.errors import HeadwaterError
 
 _LONGEST_NAME = "g" * 64  # of a gateway
@@ -64,7 +64,7 @@ def _engine(config: Config) -> Iterator[Finding]:
     except HeadwaterError as error:
         yield Finding("policy", "problem", str(error))
     else:
-        yield Finding("policy", "ok", f"number {policy.number}; what is not accepted goes to {policy.doubtful}")
+        yield Finding("policy", "ok", in_words(policy))
 
 
 def _topics(config: Config, create: bool, grow: bool) -> Iterator[Finding]:  # noqa: FBT001 - as above

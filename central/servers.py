@@ -6,20 +6,22 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import sleep
 
 from central import java_server
 from central.local_kafka import LocalKafka
 from dataflows.running.local_mosquitto import LocalMosquitto, program
 from models.contracts.errors import UnavailableError
 
-_STOPS = (signal.SIGTERM, signal.SIGINT)
+_STOPS = {signal.SIGTERM, signal.SIGINT}
+_LOOK_EVERY_S = 0.5
 
 
 def run(kafka_port: int, mqtt_port: int, tell: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; what the servers hold is gone then.
+    """Serve until SIGTERM or SIGINT, or until one of them ends; what they hold is gone then.
 
     Raises:
-        UnavailableError: a program is not installed, a port is not free, or a server does not answer.
+        UnavailableError: a program is not installed, a port is not free, a server does not answer, or one has ended.
     """
     if java_server.missing():
         raise UnavailableError(java_server.missing())
@@ -38,7 +40,11 @@ def run(kafka_port: int, mqtt_port: int, tell: Callable[[str], None]) -> None:
         kafka.start()
         tell(f"Kafka on {kafka.brokers}, MQTT on 127.0.0.1:{broker.port}; Ctrl-C ends both, and forgets what they hold")
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-        signal.sigwait(_STOPS)
+        while not signal.sigpending() & _STOPS:  # `sigwait` would not see that a server has ended
+            for name, server in (("Kafka", kafka), ("mosquitto", broker)):
+                if not server.runs:
+                    raise UnavailableError(f"{name} has ended; start both anew")
+            sleep(_LOOK_EVERY_S)
 
 
 def _require_free(port: int, option: str) -> None:

@@ -145,7 +145,8 @@ class TriageProcess(FlowProcess):
         }
 
     def _readings(self) -> dict[str, Reading]:
-        found = {_QUESTIONS: Reading(kind="questions")}
+        labels = self._classifier.get().release.task.label_names
+        found = {_QUESTIONS: Reading(kind="questions", labels=labels)}
         events = self._config.triage.events
         if events is not None:
             found[events.name] = Reading(

@@ -17,7 +17,7 @@ from dataflows.connectors.binding import remedy
 from dataflows.connectors.files import kind_of
 from dataflows.running.findings import Finding, show
 from dataflows.running.model import open_model
-from dataflows.running.policy import policy_in_force
+from dataflows.running.policy import in_words, policy_in_force
 from dataflows.running.state_lock import is_held
 from edge.certificates import expiry, identities, load_all
 from edge.config import (
@@ -38,7 +38,6 @@ from edge.examine import listeners, require_known_labels, require_sound
 from edge.knock import knock_broker, knock_siem
 from edge.outputs import backlog_path
 from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError
-from models.contracts.policy import NEVER, Policy
 
 _SOON = timedelta(days=30)
 
@@ -91,25 +90,11 @@ def _model(config: Config, path: Path) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("policy", "problem", str(error))
     else:
-        yield Finding("policy", "ok", _in_words(policy))
+        yield Finding("policy", "ok", in_words(policy))
     try:
         require_known_labels(config, path, release)
     except ConfigError as error:
         yield Finding("outputs", "problem", str(error))
-
-
-def _in_words(policy: Policy) -> str:
-    """Say from where on each label is accepted; `never` is what a threshold of 1 means."""
-    thresholds = [_threshold(policy.accept_at)]
-    thresholds += [f"`{label}` {_threshold(at)}" for label, at in sorted(policy.accept_at_by_label.items())]
-    words = f"number {policy.number}: accepted {', '.join(thresholds)}"
-    if policy.mass_floor:
-        words += f", and with a label mass from {policy.mass_floor}"
-    return f"{words}; else {policy.doubtful}"
-
-
-def _threshold(accept_at: float) -> str:
-    return "never" if accept_at >= NEVER else f"from {accept_at}"
 
 
 def _disk(config: Config) -> Iterator[Finding]:

@@ -55,8 +55,8 @@ def check_digest(path: Path, sha256: str) -> None:
         if is_sealed(path):
             check_seal(path)  # it may be damaged, and then no digest is right
         raise UntrustedError(
-            f"{path}: hashes to {found}, the configuration wants {sha256.lower()}; refused it: after an upgrade set "
-            f'`model.sha256 = "{found}"`, else somebody changed the file'
+            f"{path}: hashes to {found}, the configuration wants {sha256.lower()}; refused it: after an upgrade, or "
+            f'with another `release`, set `sha256 = "{found}"` beside that, else somebody changed the file'
         )
 
 

@@ -3,6 +3,7 @@
 from contextlib import closing
 
 from bench.central.served import CONTEXT_TOKENS, asking, events, served, windows
+from bench.random_models import FIVE_MILLION
 from bench.row import Row
 from models.opening import open_classifier
 
@@ -15,7 +16,7 @@ _SURE = 0.9  # where every event is certain, nothing differs
 def rows() -> list[Row]:
     """Return the largest difference of any label's probability over a thousand events."""
     texts = events(_EVENTS)
-    with served() as model:
+    with served(FIVE_MILLION, dtype="float16") as model:
         with closing(open_classifier(model.gguf, context_tokens=CONTEXT_TOKENS)) as gateway:
             here = [opinion for window in windows(texts, _WINDOW) for opinion in gateway.classify(window)]
         with closing(asking(model.url)) as centre:

@@ -1,4 +1,4 @@
-"""A vLLM server of a random model of five million parameters, and events to ask it about."""
+"""A vLLM server of a random model, and events to ask it about."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from bench.central.twins import write_twins
 from bench.label import LABELS, lines
-from bench.random_models import FIVE_MILLION, vocabulary_of
+from bench.random_models import Shape, vocabulary_of
 from bench.vendored import vocabulary_file
 from central.local_vllm import LocalVllm
 from models.engines.openai_classifier import OpenAiClassifier
@@ -49,13 +49,13 @@ class Served(Struct, frozen=True):
 
 
 @contextmanager
-def served() -> Iterator[Served]:
+def served(shape: Shape, *, dtype: str = "float32") -> Iterator[Served]:
     """Start the server, and have it answer once: an engine's first answer takes several times as long as any other."""
     with TemporaryDirectory(prefix="headwater-bench-") as folder:
-        checkpoint, gguf = Path(folder) / "five-million", Path(folder) / "five-million.gguf"
+        checkpoint, gguf = Path(folder) / "random", Path(folder) / "random.gguf"
         vocabulary = vocabulary_of(vocabulary_file("gpt-2"), size=_VOCABULARY)
-        write_twins(checkpoint, gguf, FIVE_MILLION, vocabulary, LABELS, seed=_SEED)
-        server = LocalVllm(Path(folder), checkpoint, context_tokens=CONTEXT_TOKENS)
+        write_twins(checkpoint, gguf, shape, vocabulary, LABELS, seed=_SEED)
+        server = LocalVllm(Path(folder), checkpoint, context_tokens=CONTEXT_TOKENS, dtype=dtype)
         try:
             server.start()
             asking(server.url).close()

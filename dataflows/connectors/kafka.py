@@ -13,12 +13,14 @@ Value = str | int | bool
 
 _WITHIN_S = 5.0
 
+_MAKE_IT = "make the topic; `python -m central check --create` makes the centre's"
 _REMEDIES = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "its access list does not let us",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "its access list does not let us",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "its access list does not let us",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "make the topic",
-    KafkaError._UNKNOWN_TOPIC: "make the topic",  # noqa: SLF001 - librdkafka's own errors are called so
+    KafkaError.UNKNOWN_TOPIC_OR_PART: _MAKE_IT,
+    KafkaError._UNKNOWN_TOPIC: _MAKE_IT,  # noqa: SLF001 - librdkafka's own errors are called so
+    KafkaError._TRANSPORT: "look at whether it runs, and at `brokers`",  # noqa: SLF001
     KafkaError._ALL_BROKERS_DOWN: "look at the brokers, the network, our certificate, and whether they want TLS",  # noqa: SLF001
     KafkaError._AUTHENTICATION: "look at user name and password",  # noqa: SLF001
     KafkaError._SSL: "look at the certificates, and whether `ca` is the authority of the brokers'",  # noqa: SLF001

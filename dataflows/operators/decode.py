@@ -63,6 +63,7 @@ class Reading(Struct, frozen=True, kw_only=True):
 
     kind: Literal["events", "questions", "answers", "verdicts"] = "events"
     gateway: str = ""  # that the events are of; of questions, who asks says it himself
+    labels: tuple[str, ...] = ()  # of questions: ours, for an answer of another task would supersede all the same
     max_bytes: int = 8192  # of the text; the rest is cut off and the event is marked
     text_path: str = ""  # `a.b.c` into a JSON record; empty: the record is the text
     id_path: str = ""  # where the sender's own id stands; a record without one keeps ours
@@ -192,20 +193,27 @@ def _take_verdicts(whole: Decoded, batch: Records, reading: Reading) -> None:
             whole.letters.append(_letter(batch, index, _Refused("not-a-verdict", str(error))))
             continue
         if reading.kind == "questions":
-            if verdict.revision >= CENTRAL:  # a gateway that sends everything would ask us what we said ourselves
-                found = f"revision {verdict.revision}, wanted one of a gateway's, below {CENTRAL}"
-                whole.letters.append(_letter(batch, index, _Refused("not-a-question", found)))
-                continue
-            if verdict.gateway is None or not is_of(verdict.gateway, verdict.id):
-                found = f"id `{verdict.id}`, which is none of gateway `{verdict.gateway}`"
-                whole.letters.append(_letter(batch, index, _Refused("not-a-question", found)))
-                continue
-            whole.events.append(_asked(verdict))
+            refused = _no_question(verdict, reading.labels)
+            if refused is None:
+                whole.events.append(_asked(verdict))
+            else:
+                whole.letters.append(_letter(batch, index, refused))
         elif reading.kind == "verdicts" or verdict.gateway == reading.gateway:
             whole.answers.append(verdict)
         else:
             found = f"for the events of gateway `{verdict.gateway}`, wanted `{reading.gateway}`"
             whole.letters.append(_letter(batch, index, _Refused("not-our-answer", found)))
+
+
+def _no_question(verdict: Verdict, labels: Sequence[str]) -> _Refused | None:
+    """Return why nobody may ask this of us; None where it is a question."""
+    if verdict.revision >= CENTRAL:  # a gateway that sends everything would ask us what we said ourselves
+        return _Refused("not-a-question", f"revision {verdict.revision}, wanted one of a gateway's, below {CENTRAL}")
+    if verdict.gateway is None or not is_of(verdict.gateway, verdict.id):
+        return _Refused("not-a-question", f"id `{verdict.id}`, which is none of gateway `{verdict.gateway}`")
+    if labels and verdict.label not in labels:
+        return _Refused("of-another-task", f"label `{verdict.label}`, and ours are {list(labels)}; look at `engine`")
+    return None
 
 
 def _asked(verdict: Verdict) -> Event:

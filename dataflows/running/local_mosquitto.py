@@ -39,6 +39,10 @@ class LocalMosquitto:
         self._config.write_text(_CONFIG.format(port=self.port))
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Return when it answers.
 

@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 from dataflows.sections import PolicySection
 from models.classifier import Current
 from models.contracts.errors import ConfigError
-from models.contracts.policy import Policy
+from models.contracts.policy import NEVER, Policy
 from models.contracts.release import Release
 from models.contracts.wire import decode_toml
 
@@ -86,3 +86,17 @@ def _with(said: PolicySection, own: Policy) -> Policy:
     if not _THRESHOLDS.isdisjoint(given):
         given = {name: getattr(_PLAIN, name) for name in _THRESHOLDS} | given
     return replace(own, **given)
+
+
+def in_words(policy: Policy) -> str:
+    """Say from where on each label is accepted; `never` is what a threshold of 1 means."""
+    thresholds = [_threshold(policy.accept_at)]
+    thresholds += [f"`{label}` {_threshold(at)}" for label, at in sorted(policy.accept_at_by_label.items())]
+    words = f"number {policy.number}: accepted {', '.join(thresholds)}"
+    if policy.mass_floor:
+        words += f", and with a label mass from {policy.mass_floor}"
+    return f"{words}; else {policy.doubtful}"
+
+
+def _threshold(accept_at: float) -> str:
+    return "never" if accept_at >= NEVER else f"from {accept_at}"

@@ -119,7 +119,7 @@ class Service:
         self._code = 0
 
     def run(self, flow: Dataflow, committing: Committing) -> int:
-        """Serve until told to stop; return the exit code."""
+        """Serve until told to stop; return the exit code: 2 where it cannot go on as configured, 1 where it failed."""
         # Python runs handlers in this thread, and only once it is back from the model, which may take seconds for one
         # event. The number of a signal is in the pipe at once.
         signals, raised = os.pipe()
@@ -179,7 +179,7 @@ class Service:
             return 0
         reason = "it ended and nobody told it to" if failure is None else f"{type(failure).__name__}: {failure}"
         log.error("flow_failed", reason=reason)
-        return 1
+        return 2 if isinstance(failure, ConfigError) else 1
 
     def _obey(self, signals: int) -> None:
         """Carry out what signals ask for, and tell the service manager how we are."""

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from central import java_server
@@ -33,6 +34,23 @@ def test_both_servers_answer_until_they_are_told_to_stop() -> None:
             serving.send_signal(signal.SIGTERM)
         assert serving.wait(60) == 0
     for port in (kafka, mqtt):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def test_where_one_of_them_ends_that_is_said_and_the_other_ends_as_well() -> None:
+    if java_server.missing():
+        absent(java_server.missing())
+    with subprocess.Popen(
+        [*_SERVE, "--kafka-port", "0", "--mqtt-port", "0"], stderr=subprocess.PIPE, text=True
+    ) as serving:
+        assert serving.stderr is not None
+        said = next(line for line in serving.stderr if line.startswith("Kafka on"))
+        (java,) = (child for child in psutil.Process(serving.pid).children() if "java" in child.name())
+        java.kill()
+        assert serving.wait(60) == 1
+        assert "Kafka has ended; start both anew" in serving.stderr.read()
+    for port in map(int, re.findall(r"127\.0\.0\.1:(\d+)", said)):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=10)
 

@@ -237,6 +237,18 @@ def test_a_question_about_another_gateways_event_is_none(gateway: str | None) ->
     )
 
 
+def test_a_question_of_another_task_is_none_since_our_answer_would_supersede_it() -> None:
+    reading = Reading(kind="questions", labels=("billing", "other"))
+    ours = replace(ASKED, id=full_id("gw-1", "spool.8"), label="billing")
+
+    decoded = decode_records(batch(encode(ASKED), encode(ours)), reading)
+
+    assert [event.id for event in decoded.events] == [ours.id]
+    (letter,) = decoded.letters
+    assert letter.reason == "of-another-task"
+    assert letter.detail == f"label `{ASKED.label}`, and ours are ['billing', 'other']; look at `engine`"
+
+
 def test_the_ids_of_a_gateways_events_begin_with_its_name_and_so_do_those_that_senders_gave() -> None:
     (ours,) = decode_records(batch(b"door opened"), Reading(gateway="gw-1")).events
     sent = decode_records(
