@@ -44,6 +44,7 @@ _ASK_WITHIN_S = 2.0  # a broker that does not answer holds the flow up so long, 
 _RETRY_S = 5.0
 _DAY_MS = 24 * 3600 * 1000
 _TAG_DIGITS = 6
+_NO_ID = "A" * 22  # of a topic that has none: 128 bits of 0, as Kafka writes them
 _LAST_MS = 253_402_300_799_999  # of the year 9999
 _AHEAD_KB = 16 << 10  # read ahead in memory by each slot: a second of the fastest flow
 
@@ -217,9 +218,9 @@ class KafkaSlot(StatefulSourcePartition[Batch, Position]):
         topic = self._consuming.topic
         try:
             topic_id = self._id_now()
-            if self._topic_id not in ("", topic_id):
+            if is_another(self._topic_id, topic_id):
                 self._forget_the_old(topic_id)
-            self._topic_id = topic_id
+            self._topic_id = topic_id or self._topic_id
             mine = {number for number in self._partitions() if number % self._consuming.slots == self._slot}
             new = {number: self._begin(number) for number in sorted(mine - self._assigned)}
         except KafkaException as error:
@@ -253,7 +254,8 @@ class KafkaSlot(StatefulSourcePartition[Batch, Position]):
         """
         topic = self._consuming.topic
         asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=_ASK_WITHIN_S)
-        return str(asked[topic].result().topic_id or "")
+        found = str(asked[topic].result().topic_id or "")
+        return "" if found == _NO_ID else found
 
     def _forget_the_old(self, topic_id: str) -> None:
         """Begin with a topic that was made anew as the operator wants it.
@@ -332,6 +334,14 @@ class KafkaSlot(StatefulSourcePartition[Batch, Position]):
         if error.code() not in self._said:
             self._said.add(error.code())
             log.warning("kafka_unavailable", brokers=self._consuming.cluster.brokers, reason=reason(error))
+
+
+def is_another(before: str, now: str) -> bool:
+    """Tell whether a topic is not the one that it was; where brokers tell no id, before or now, nobody can know.
+
+    Those of a cluster that is being upgraded may tell it one time and not the next.
+    """
+    return bool(before and now) and before != now
 
 
 def _written_at_ms(message: Message) -> int:

@@ -14,7 +14,7 @@ from confluent_kafka.cimpl import NewPartitions
 from central.local_kafka import LocalKafka
 from dataflows.connectors.batch import Batch
 from dataflows.connectors.kafka import Cluster
-from dataflows.connectors.kafka_source import Consuming, KafkaSlot, KafkaSource, Position
+from dataflows.connectors.kafka_source import Consuming, KafkaSlot, KafkaSource, Position, is_another
 from models.contracts.errors import ConfigError
 
 WITHIN_S = 60.0
@@ -289,6 +289,13 @@ def test_a_topic_that_is_made_anew_and_filled_is_read_as_the_operator_chose(
     assert numbers(after) == list(found)
     assert not {event_id for batch in before for event_id in batch.ids} & {i for batch in after for i in batch.ids}
     assert partition.snapshot().next == {0: 100}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "another"), [("a", "b", True), ("a", "a", False), ("", "b", False), ("a", "", False)]
+)
+def test_a_topic_of_which_no_id_is_told_is_not_taken_for_another(before: str, now: str, *, another: bool) -> None:
+    assert is_another(before, now) is another
 
 
 def test_a_topic_that_is_made_anew_while_it_is_read_is_read_from_its_beginning(kafka: LocalKafka, topic: str) -> None:
