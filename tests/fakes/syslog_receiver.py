@@ -15,6 +15,7 @@ class Receiver:
         self._changed = Condition()
         self._connections: list[socket.socket] = []
         self._listener: socket.socket | None = None
+        self._accepting = Thread()
         self.messages: list[bytes] = []
         self.connected = 0
         self.reads = True
@@ -29,16 +30,18 @@ class Receiver:
         listener.listen()
         self.port = listener.getsockname()[1]
         self._listener = listener
-        Thread(target=self._accept, args=(listener,), daemon=True).start()
+        self._accepting = Thread(target=self._accept, args=(listener,), daemon=True)
+        self._accepting.start()
 
     def stop(self) -> None:
         """Die: whatever was not read is lost, as with a killed process."""
-        with self._changed:
-            listener, self._listener = self._listener, None
-            connections, self._connections = self._connections, []
+        listener, self._listener = self._listener, None
         if listener is not None:
             listener.shutdown(socket.SHUT_RDWR)
+            self._accepting.join()  # or one accepted meanwhile would outlive us
             listener.close()
+        with self._changed:
+            connections, self._connections = self._connections, []
         for connection in connections:
             _reset(connection)
 

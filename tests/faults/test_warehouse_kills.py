@@ -47,7 +47,7 @@ while True:
 
 def test_nothing_is_lost_or_doubled_where_writer_and_compactor_are_killed_at_random(tmp_path: Path) -> None:
     url, chance = str(tmp_path / "warehouse"), Random(7)
-    acknowledged = compacted = 0
+    acknowledged = 0
     for _ in range(KILLS):
         begun = [
             subprocess.Popen(
@@ -63,9 +63,8 @@ def test_nothing_is_lost_or_doubled_where_writer_and_compactor_are_killed_at_ran
         finally:
             for child in begun:
                 child.kill()
-        written, merged = (child.communicate()[0].splitlines() for child in begun)
+        written, _ = (child.communicate()[0].splitlines() for child in begun)
         acknowledged += 1 + len(written)
-        compacted += 1 + len(merged)
 
     written_for_sure = {f"o.{number}" for number in range(acknowledged * BATCH)}
 
@@ -73,6 +72,8 @@ def test_nothing_is_lost_or_doubled_where_writer_and_compactor_are_killed_at_ran
         found = [id_ for (id_,) in rows(url, "SELECT id FROM verdicts")]
         return len(found) == len(set(found)) and written_for_sure.issubset(found)
 
+    # From the second time on the compactor's first pass had something to merge, and was killed after it.
+    assert any(is_settled(found.name) for found in open_storage(url).files(""))
     assert is_whole()
     for _ in range(2):
         list(compact_all(open_storage(url), kept_s=-60.0))
@@ -80,4 +81,3 @@ def test_nothing_is_lost_or_doubled_where_writer_and_compactor_are_killed_at_ran
     left = [found.name for found in open_storage(url).files("")]
     assert len(left) == 2
     assert all(map(is_settled, left))
-    assert compacted > KILLS
