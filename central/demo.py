@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from time import monotonic, sleep, time
 
 from rich.console import Console, RenderableType
@@ -96,8 +97,9 @@ def run() -> int:
     if not program():
         console.print("the demo needs mosquitto; on Debian: apt-get install mosquitto")
         return 1
-    with ExitStack() as opened:
-        directory = Path(opened.enter_context(TemporaryDirectory(prefix="headwater-demo-")))
+    directory = Path(mkdtemp(prefix="headwater-demo-"))
+    with ExitStack() as cleared, ExitStack() as opened:
+        cleared.callback(rmtree, directory, ignore_errors=True)
         console.print("starting Kafka and mosquitto; the first time, Maven fetches Kafka, which takes minutes …")
         try:
             demo = Demo(LocalCentre(directory, opened))
@@ -107,6 +109,11 @@ def run() -> int:
         except HeadwaterError as error:
             console.print(str(error), markup=False)
             return 1
+        if not found.holds:
+            cleared.pop_all()
+            for name, why in demo.centre.unready().items():
+                console.print(f"{name} is not ready: {why}", markup=False)
+            console.print(f"what every part said is kept in {directory}", markup=False)
         return _sum_up(console, found)
 
 

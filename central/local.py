@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
@@ -222,6 +223,15 @@ class LocalCentre:
             process.start()
         for process in self._processes():
             process.wait_until_ready(_STARTS_WITHIN_S)
+
+    def unready(self) -> dict[str, str]:
+        """Return by name what keeps a flow or a gateway from working, as it says itself."""
+        found = {}
+        for process in self._processes():
+            status, said = process.get("/readyz")
+            if status != HTTPStatus.OK:
+                found[process.log.stem] = said.strip() or f"it does not answer; see {process.log.name}"
+        return found
 
     def victims(self) -> dict[str, Victim]:
         """Return by name everything that can be killed and started again."""

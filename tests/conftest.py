@@ -21,6 +21,9 @@ FAULTS_S = 600
 FETCHED = {"kafka", "opensearch"}  # the fixtures of such servers
 SAY_EVERY_S = 10.0
 
+# How long a server is away that a test kills in mid-stream: a moment, and in the long form a minute.
+outages = pytest.mark.parametrize("away_s", [0.2, pytest.param(60.0, marks=pytest.mark.slow)])
+
 # How long an example takes says how busy the machine is; how fast we are is what the benches say.
 settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headwater")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Timer
+from time import sleep
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from models.contracts.event import DeadLetter
 from models.contracts.scalars import EventId
 from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import decode_dead_letter, encode
+from tests.conftest import outages
 from tests.fakes.carrier import FarEnd
 from tests.fakes.verdicts import verdict
 from tests.real.front import before
@@ -392,8 +394,9 @@ def courier(tmp_path: Path, cluster: IndexCluster) -> Iterator[tuple[CourierSink
         yield sink, buried
 
 
+@outages
 def test_nothing_is_lost_while_the_node_is_killed_and_comes_back_in_mid_stream(
-    opensearch: LocalOpenSearch, cluster: IndexCluster, tmp_path: Path
+    opensearch: LocalOpenSearch, cluster: IndexCluster, tmp_path: Path, away_s: float
 ) -> None:
     with courier(tmp_path, cluster) as (sink, buried):
         for first in range(0, 6000, 100):
@@ -401,6 +404,7 @@ def test_nothing_is_lost_while_the_node_is_killed_and_comes_back_in_mid_stream(
                 Timer(0.05, opensearch.stop, [signal.SIGKILL]).start()
             sink.deposit(verdicts(first, first + 100))
         assert not opensearch.runs
+        sleep(away_s)
         opensearch.start()
 
         wait_until(lambda: documents(opensearch, cluster).keys() == ids(0, 6000), "every verdict", 120.0)

@@ -24,7 +24,7 @@ from models.contracts import wire
 from models.contracts.errors import UnavailableError
 from models.contracts.verdict import CENTRAL, Verdict
 from tests.checks.queue_store import CHECKS, NOW, Check, fresh, put, waiting
-from tests.conftest import absent
+from tests.conftest import absent, outages
 from tests.fakes.verdicts import verdict
 
 OPEN = """
@@ -155,8 +155,9 @@ class Progress(Unobserved):
             sleep(0.001)
 
 
+@outages
 def test_nothing_is_lost_or_doubled_while_the_server_is_killed_in_mid_stream(
-    postgres: LocalPostgres, tmp_path: Path
+    postgres: LocalPostgres, tmp_path: Path, away_s: float
 ) -> None:
     source = fresh()
     asked = [waiting(id=f"{source}.{number}", source=source) for number in range(6000)]
@@ -188,7 +189,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed_in_mid_stream(
             progress.reach(len(stream) * (number + 1) // (KILLS + 2))
             postgres.stop(signal.SIGKILL)
             assert progress.acknowledged < len(stream)
-            sleep(0.3)
+            sleep(away_s)
             postgres.start()
         feeder.join(WITHIN_S)
         progress.reach(len(stream))

@@ -19,7 +19,7 @@ from dataflows.connectors.courier import Courier
 from dataflows.observer import Unobserved
 from models.contracts.errors import UnavailableError
 from models.contracts.wire import encode
-from tests.conftest import absent
+from tests.conftest import absent, outages
 from tests.fakes.verdicts import verdict
 from tests.fakes.warehouse import rows, standing
 
@@ -147,8 +147,9 @@ def test_a_query_that_loses_its_server_is_an_outage(s3: LocalS3, url: str) -> No
             list(result.rows)
 
 
+@outages
 def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_in_mid_stream(
-    s3: LocalS3, url: str, tmp_path: Path
+    s3: LocalS3, url: str, tmp_path: Path, away_s: float
 ) -> None:
     stop = Flag()
     courier = Courier(
@@ -170,6 +171,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed_and_comes_back_in
                 if told % 2000 == 1000:
                     eventually(lambda: any(open_storage(url).files("verdicts")))
                     s3.stop(signal.SIGKILL)
+            sleep(away_s)
             s3.start()
         eventually(lambda: count(url) == told)
     finally:
