@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from dataflows.connectors.kafka import Cluster, Value, reason
@@ -21,6 +22,7 @@ _AHEAD_KIB = 4096  # what librdkafka fetches ahead of us; more is lost at every 
 _HELD_BYTES = 8 << 20
 _NO_GROUP = "headwater-offsets"  # a client must name one; nothing is ever committed to it
 _SESSION_MS = 10_000
+_ASK_GROUP_EVERY_S = 10.0  # while nothing comes
 _OUTAGES = (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001
 
 log = structlog.get_logger()
@@ -73,19 +75,37 @@ class _Consumer:
 
 
 class GroupConsumer(_Consumer):
-    """Our share of a topic; whoever comes back under the same name has its share back at once."""
+    """Our share of a topic; whoever comes back under the same name has its share back at once.
 
-    def __init__(self, cluster: Cluster, topic: str, *, group: str, member: str) -> None:
+    When the group's coordinator moves again and again, librdkafka may lose its place for good: nothing comes any more,
+    and nothing is said (issues 3396, 5511 of librdkafka are of this kind). So while nothing comes the group is asked.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        topic: str,
+        *,
+        group: str,
+        member: str,
+        ask_group_every_s: float = _ASK_GROUP_EVERY_S,
+    ) -> None:
         super().__init__(
             cluster, topic, {"group.id": group, "group.instance.id": member, "session.timeout.ms": _SESSION_MS}
         )
+        settings: Any = cluster.settings({})
+        self._admin = AdminClient(settings)
+        self._group, self._member = group, member
+        self._ask_group_every_s = ask_group_every_s
+        self._ask_group_at = monotonic() + ask_group_every_s
+        self._was_out_of_place = False
         self._consumer.subscribe([topic])
 
     def take(self, within_s: float) -> list[Taken]:
         """Return records that come within that time.
 
         Raises:
-            UnavailableError: no broker answers.
+            UnavailableError: no broker answers, or the group has us no more; a new consumer may join it.
         """
         with self._translated():
             found = self._messages(within_s)
@@ -93,6 +113,11 @@ class GroupConsumer(_Consumer):
                 error = message.error()
                 if error is not None:
                     raise KafkaException(error)
+            if found:
+                self._was_out_of_place = False
+                self._ask_group_at = monotonic() + self._ask_group_every_s
+            elif monotonic() >= self._ask_group_at:
+                self._see_that_we_are_in_place()
             return [_taken(message) for message in found]
 
     def commit(self) -> None:
@@ -103,6 +128,20 @@ class GroupConsumer(_Consumer):
         """
         with self._translated():
             self._consumer.commit(asynchronous=False)
+
+    def _see_that_we_are_in_place(self) -> None:
+        """Compare what the group says of us with what we have; twice, since it may just be sharing out anew."""
+        described = self._admin.describe_consumer_groups([self._group], request_timeout=_ASK_WITHIN_S)
+        shares = [
+            {each.partition for each in member.assignment.topic_partitions if each.topic == self._topic}
+            for member in described[self._group].result().members
+            if member.group_instance_id == self._member
+        ]
+        is_out_of_place = shares != [{each.partition for each in self._consumer.assignment()}]
+        if is_out_of_place and self._was_out_of_place:
+            raise UnavailableError(f"{self._where}: group {self._group} has lost {self._member}; joining it anew")
+        self._was_out_of_place = is_out_of_place
+        self._ask_group_at = monotonic() + self._ask_group_every_s
 
 
 class Stretch(Struct, frozen=True):

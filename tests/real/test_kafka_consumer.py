@@ -117,6 +117,26 @@ def test_a_group_goes_on_behind_what_was_committed_and_repeats_what_was_not(kafk
     assert monotonic() - began < 10  # and not only when its former self has timed out
 
 
+def test_who_has_lost_its_place_in_the_group_is_told_so_and_who_is_idle_is_not(kafka: LocalKafka, topic: str) -> None:
+    kafka.make_topic(topic, partitions=2)
+    cluster = Cluster(brokers=kafka.brokers)
+
+    def member() -> GroupConsumer:
+        return GroupConsumer(cluster, topic, group=topic, member="one", ask_group_every_s=0.2)
+
+    with closing(member()) as consumer:
+        produce(kafka, topic, lines(0, 1))
+        taken(consumer, 1)
+        for _ in range(10):
+            assert consumer.take(0.2) == []
+        consumer._consumer.unsubscribe()  # as if librdkafka had forgotten: no error, and nothing comes
+        produce(kafka, topic, lines(1, 2))
+        with pytest.raises(UnavailableError, match=rf"group {topic} has lost one; joining it anew"):
+            taken(consumer, 1)
+    with closing(member()) as consumer:
+        assert [record.value for record in taken(consumer, 2)] == lines(0, 2)
+
+
 def taken(consumer: GroupConsumer, count: int) -> list[Taken]:
     found: list[Taken] = []
     deadline = monotonic() + 60
