@@ -101,8 +101,20 @@ class JavaServer:
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
+    def hang(self) -> None:
+        """Stop its process where it stands, as one whose disk hangs: connections are taken and nothing is said."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on from there."""
+        self._signal(signal.SIGCONT)
+
     def log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def _start(self, main: str, *arguments: str, answers: Callable[[], bool]) -> None:
         """Return when the server answers.

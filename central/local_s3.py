@@ -1,6 +1,5 @@
 """A real S3 on loopback, for tests: S3Proxy over a folder, fetched once by Maven, killed and stopped at will."""
 
-import signal
 import socket
 from pathlib import Path
 
@@ -60,17 +59,6 @@ class LocalS3(JavaServer):
     def url(self, bucket: str, prefix: str = "") -> str:
         """Return what the warehouse calls a place in a bucket."""
         return f"s3://{bucket}/{prefix}?endpoint=http://127.0.0.1:{self.port}"
-
-    def freeze(self) -> None:
-        """Have it take connections and answer nothing, as a server does whose disk hangs."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
 
     def _answers(self) -> bool:
         with socket.socket() as probe:

@@ -23,6 +23,7 @@ _HELD_BYTES = 8 << 20
 _NO_GROUP = "headwater-offsets"  # a client must name one; nothing is ever committed to it
 _SESSION_MS = 10_000
 _ASK_GROUP_EVERY_S = 10.0  # while nothing comes
+_COMMITTED_WITHIN_S = 30.0
 _OUTAGES = (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001
 
 log = structlog.get_logger()
@@ -40,13 +41,13 @@ class Taken(Struct, frozen=True, gc=False):
 class _Consumer:
     """A consumer of librdkafka's whose errors are ours."""
 
-    def __init__(self, cluster: Cluster, topic: str, settings: Mapping[str, Value]) -> None:
+    def __init__(self, cluster: Cluster, topic: str, settings: Mapping[str, Value], **callbacks: Any) -> None:
         self._topic = topic
         self._where = f"kafka {cluster.brokers}, topic {topic}"
         self._away: KafkaError | None = None
         common: dict[str, Value] = {"enable.auto.commit": False, "auto.offset.reset": "earliest"}
         every: Any = cluster.settings({**common, **settings})
-        self._consumer = Consumer({**every, "error_cb": self._on_error})
+        self._consumer = Consumer({**every, **callbacks, "error_cb": self._on_error})
 
     def close(self) -> None:
         self._consumer.close()
@@ -77,8 +78,9 @@ class _Consumer:
 class GroupConsumer(_Consumer):
     """Our share of a topic; whoever comes back under the same name has its share back at once.
 
-    When the group's coordinator moves again and again, librdkafka may lose its place for good: nothing comes any more,
-    and nothing is said (issues 3396, 5511 of librdkafka are of this kind). So while nothing comes the group is asked.
+    Where the group's coordinator moves again and again, librdkafka may lose its place for good, and say nothing (issues
+    3396 and 5511 of librdkafka are of this kind): a commit never ends, and nothing comes any more. So a commit is not
+    waited for but by a time of our own, and while nothing comes the group is asked for us.
     """
 
     def __init__(
@@ -91,8 +93,13 @@ class GroupConsumer(_Consumer):
         ask_group_every_s: float = _ASK_GROUP_EVERY_S,
     ) -> None:
         super().__init__(
-            cluster, topic, {"group.id": group, "group.instance.id": member, "session.timeout.ms": _SESSION_MS}
+            cluster,
+            topic,
+            {"group.id": group, "group.instance.id": member, "session.timeout.ms": _SESSION_MS},
+            on_commit=self._on_commit,
         )
+        self._commits: deque[float] = deque()  # that are on their way, by when they are to have come there
+        self._refused: KafkaError | None = None
         settings: Any = cluster.settings({})
         self._admin = AdminClient(settings)
         self._group, self._member = group, member
@@ -105,9 +112,11 @@ class GroupConsumer(_Consumer):
         """Return records that come within that time.
 
         Raises:
-            UnavailableError: no broker answers, or the group has us no more; a new consumer may join it.
+            UnavailableError: no broker answers, what was committed is not, and comes again, or the group has us no
+                more. A new consumer may join it.
         """
         with self._translated():
+            self._see_that_commits_arrive()
             found = self._messages(within_s)
             for message in found:
                 error = message.error()
@@ -121,13 +130,24 @@ class GroupConsumer(_Consumer):
             return [_taken(message) for message in found]
 
     def commit(self) -> None:
-        """Let the group go on behind what was taken.
+        """Let the group go on behind what was taken; whether it does, shows by what is taken next.
 
         Raises:
             UnavailableError: it was not committed, and comes again.
         """
         with self._translated():
-            self._consumer.commit(asynchronous=False)
+            self._consumer.commit(asynchronous=True)
+        self._commits.append(monotonic() + _COMMITTED_WITHIN_S)
+
+    def _on_commit(self, error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
+        self._commits.popleft()
+        self._refused = self._refused if error is None else error
+
+    def _see_that_commits_arrive(self) -> None:
+        if self._refused is not None:
+            raise KafkaException(self._refused)
+        if self._commits and monotonic() > self._commits[0]:
+            raise UnavailableError(f"{self._where}: what was committed did not arrive; joining {self._group} anew")
 
     def _see_that_we_are_in_place(self) -> None:
         """Compare what the group says of us with what we have; twice, since it may just be sharing out anew."""

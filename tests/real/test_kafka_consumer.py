@@ -137,6 +137,30 @@ def test_who_has_lost_its_place_in_the_group_is_told_so_and_who_is_idle_is_not(k
         assert [record.value for record in taken(consumer, 2)] == lines(0, 2)
 
 
+def test_a_commit_that_does_not_arrive_holds_nobody_up_and_is_told(
+    kafka: LocalKafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_consumer, "_COMMITTED_WITHIN_S", 1.0)
+    kafka.make_topic(topic)
+    produce(kafka, topic, lines(0, 2))
+
+    def member() -> GroupConsumer:
+        return GroupConsumer(Cluster(brokers=kafka.brokers), topic, group=topic, member="one")
+
+    with closing(member()) as consumer:
+        taken(consumer, 2)
+        kafka.hang()
+        try:
+            consumer.commit()
+            with pytest.raises(UnavailableError, match=rf"what was committed did not arrive; joining {topic} anew"):
+                taken(consumer, 1)
+        finally:
+            kafka.go_on()
+    produce(kafka, topic, lines(2, 3))
+    with closing(member()) as consumer:
+        assert [record.value for record in taken(consumer, 1)][-1:] == lines(2, 3)
+
+
 def taken(consumer: GroupConsumer, count: int) -> list[Taken]:
     found: list[Taken] = []
     deadline = monotonic() + 60

@@ -52,7 +52,7 @@ def s3(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> LocalS3:
 @pytest.fixture
 def url(s3: LocalS3, request: pytest.FixtureRequest) -> str:
     """A place in a bucket of this test's own."""
-    bucket = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[:60].strip("-")
+    bucket = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[-60:].strip("-")
     s3.make_bucket(bucket)
     return s3.url(bucket, "some/prefix")
 
@@ -122,14 +122,14 @@ def test_a_bucket_that_is_not_there_is_an_outage_and_not_made(s3: LocalS3) -> No
 def test_a_server_that_hangs_is_an_outage_within_its_time(s3: LocalS3, url: str) -> None:
     storage = open_storage(url, request_s=1.0, attempts=1)
     storage.put("verdicts/a", pa.py_buffer(b"before"))
-    s3.freeze()
+    s3.hang()
     try:
         begun = monotonic()
         with pytest.raises(UnavailableError, match="verdicts/b cannot be written"):
             storage.put("verdicts/b", pa.py_buffer(b"content"))
         assert monotonic() - begun < WITHIN_S / 2
     finally:
-        s3.thaw()
+        s3.go_on()
 
     storage.put("verdicts/b", pa.py_buffer(b"content"))
     assert [found.name for found in storage.files("verdicts")] == ["verdicts/a", "verdicts/b"]
