@@ -156,15 +156,26 @@ def _injected(gateway: Shipped, centre: Shipped) -> Row:
         rank = np.array([severity.index(name) for name in release.names])
         turned.append(rank[after] < rank[before[[case.event for case in attacks]]])
     vendors = vendors_of([test.examples[case.event].product for case in attacks])
-    share = measure.estimate_of_share(turned[1], vendors)
-    more = turned[1].astype(np.float64) - turned[0]
+    return row_of_flips(turned[0], turned[1], vendors)
+
+
+def row_of_flips(gateway: Flags, centre: Flags, vendors: Labels) -> Row:
+    """Return what share of attacks turned the centre's verdict to a milder one, beside the gateway's on the same.
+
+    Args:
+        gateway: of each attack, whether it turned the gateway's verdict.
+        centre: and the centre's.
+        vendors: whose event it is written into.
+    """
+    share = measure.estimate_of_share(centre, vendors)
+    more = centre.astype(np.float64) - gateway
     apart = measure.estimate(lambda at: float(more[at].mean()), vendors)
     return Row(
         name="cascade_injection_flips",
         value=share.value,
         interval=(share.low, share.high),
-        unit=f"share of {len(attacks)}",
-        peer=f"{_GATEWAY} on the same: {turned[0].mean():.4f}; difference {apart}",
+        unit=f"share of {len(centre)}",
+        peer=f"{_GATEWAY} on the same: {gateway.mean():.4f}; difference {apart}",
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.central.cascade import Both, curve, escalated, rows_of, table, threshold, vendors_of
+from bench.central.cascade import Both, curve, escalated, row_of_flips, rows_of, table, threshold, vendors_of
 
 CONFIDENCES = np.array([0.9, 0.5, 0.7, 0.6])
 
@@ -62,6 +62,16 @@ def test_a_centre_that_is_no_better_for_sure_misses_the_target(both: Both) -> No
     no_better = Both(both.centre, np.roll(both.centre, 1), both.confidence, both.vendors)
 
     assert rows_of(no_better)[0].passed is False
+
+
+def test_flips_are_the_centre_s_and_stand_beside_those_of_the_gateway() -> None:
+    attacked = np.arange(200)
+    row = row_of_flips(attacked < 40, attacked < 10, attacked // 10)
+
+    assert (row.name, row.value, row.unit) == ("cascade_injection_flips", pytest.approx(0.05), "share of 200")
+    assert row.interval is not None
+    assert row.interval[0] <= row.value <= row.interval[1]
+    assert "on the same: 0.2000; difference -0.150" in (row.peer or "")
 
 
 def test_the_curve_goes_from_the_gateway_alone_to_the_centre_alone(both: Both) -> None:
