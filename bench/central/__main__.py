@@ -1,5 +1,6 @@
 """`python -m bench.central`: measures the centre, prints a table and writes `build/bench-central.json`."""
 
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -38,6 +39,7 @@ def main(wanted: tuple[str, ...], output: Path) -> None:
       ./just bench-central --only cascade_escalated
     """
     say_warnings_only()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers that we started end with us
     known = {name for names in MEASURED.values() for name in names}
     for name in wanted:
         if name not in known | MEASURED.keys():
