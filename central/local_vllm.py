@@ -14,7 +14,7 @@ from models.contracts.errors import UnavailableError
 _ROOT = Path(__file__).parent.parent
 _PYTHON = _ROOT / "build" / "vllm" / "bin" / "python"
 _READY_WITHIN_S = 900.0  # half a minute on a machine that does nothing else, and five where everything waits
-_STOPS_WITHIN_S = 60.0
+_STOPS_WITHIN_S = 20.0
 _LOOK_EVERY_S = 0.5
 
 # One thread, bound to nothing: two wait for each other at every step, for ever where somebody else wants their core.
@@ -94,7 +94,11 @@ class LocalVllm:
             return
         if process.poll() is None:
             os.killpg(process.pid, number)
-            process.wait(_STOPS_WITHIN_S)
+            try:
+                process.wait(_STOPS_WITHIN_S)
+            except subprocess.TimeoutExpired:  # one that is still starting takes its time
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
