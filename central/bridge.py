@@ -29,6 +29,7 @@ from dataflows.connectors.kafka_publisher import KafkaProducer
 from dataflows.connectors.mqtt_connection import Broker
 from dataflows.connectors.mqtt_requests import Request, Requests
 from dataflows.connectors.uplink import DOWNLINK, UPLINK
+from dataflows.running.notify import Watchdog, notify
 from dataflows.running.operations import OperationsServer
 from dataflows.sections import Operations
 from models.contracts.errors import UnavailableError
@@ -117,10 +118,14 @@ def _run(bridge: Bridge, watch: BridgeWatch) -> int:
     for thread in threads:
         thread.start()
     # Not sigtimedwait: in CPython it tells of a signal that never came, where SIGCONT wakes it after its time is over.
+    watchdog = Watchdog()
+    notify("READY=1", f"STATUS={bridge.name} carries")
     while not died.wait(_TICK_S) and not signal.sigpending() & _STOPS:
-        pass
+        if not watch.unhealthy():
+            watchdog.feed()
     stop.set()
     log.info("stopping")
+    notify("STOPPING=1")
     deadline = monotonic() + _STOP_WITHIN_S
     for thread in threads:
         # One that waits for Kafka longer than that is left: what it has, gateways have too.

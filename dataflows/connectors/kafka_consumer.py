@@ -140,7 +140,8 @@ class GroupConsumer(_Consumer):
         self._commits.append(monotonic() + _COMMITTED_WITHIN_S)
 
     def _on_commit(self, error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
-        self._commits.popleft()
+        if self._commits:  # an error in a callback would be taken for one of Kafka's
+            self._commits.popleft()
         self._refused = self._refused if error is None else error
 
     def _see_that_commits_arrive(self) -> None:

@@ -22,7 +22,7 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 from msgspec import Struct
 
-from dataflows.running.notify import notify, watchdog_interval_s
+from dataflows.running.notify import Watchdog, notify
 from dataflows.running.pulse import Pulse, unhealthy
 from dataflows.running.recovery import RunOptions, recovery_config
 from models.contracts.errors import ConfigError, HeadwaterError, UnavailableError, UntrustedError
@@ -183,19 +183,13 @@ class Service:
 
     def _obey(self, signals: int) -> None:
         """Carry out what signals ask for, and tell the service manager how we are."""
-        watchdog_s = watchdog_interval_s()
-        announced, fed_at = False, monotonic()
+        watchdog = Watchdog()
+        announced = False
         while True:
             if not announced and self._pulse.begun.is_set() and (words := self._served.announcement()):
                 announced = notify("READY=1", f"STATUS={words}") or True
-            if (
-                announced
-                and watchdog_s is not None
-                and monotonic() - fed_at >= watchdog_s
-                and not unhealthy(self._pulse.idle_s())
-            ):
-                notify("WATCHDOG=1")
-                fed_at = monotonic()
+            if announced and not unhealthy(self._pulse.idle_s()):
+                watchdog.feed()
             self._served.look()
             raised, _, _ = select.select([signals], [], [], _TICK_S)
             for number in os.read(signals, 64) if raised else b"":

@@ -233,6 +233,24 @@ def test_a_bridge_that_hangs_is_unavailable_after_a_bounded_wait(broker: Mosquit
     assert bridge.said("stopping") == 0
 
 
+def test_the_service_manager_hears_that_a_bridge_is_there_alive_and_stopping(
+    tmp_path: Path, broker: Mosquitto, kafka: LocalKafka, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        with running(BridgeProcess(tmp_path, broker, kafka, names)) as bridge:
+            heard = [manager.recv(200).decode() for _ in range(3)]
+            assert bridge.stop() == 0
+            while heard[-1] != "STOPPING=1":
+                heard.append(manager.recv(200).decode())
+
+    assert heard[0] == "READY=1\nSTATUS=bridge carries"
+    assert set(heard[1:-1]) == {"WATCHDOG=1"}
+
+
 class SlowLine:
     """Passes bytes on to a broker, so many a second."""
 

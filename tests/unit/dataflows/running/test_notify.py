@@ -1,10 +1,11 @@
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from dataflows.running.notify import notify, watchdog_interval_s
+from dataflows.running.notify import Watchdog, notify, watchdog_interval_s
 
 
 def test_the_service_manager_reads_what_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +32,24 @@ def test_nobody_listening_is_told_and_raises_nothing(tmp_path: Path, monkeypatch
     assert not notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     assert not notify("READY=1")
+
+
+def test_a_watchdog_is_fed_as_often_as_it_wants_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)  # what is sent is there at once
+        watchdog = Watchdog(clock=lambda: now[0])
+        fed = 0
+        for second in range(31):
+            now[0] = float(second)
+            watchdog.feed()
+            with suppress(BlockingIOError):
+                fed += manager.recv(100) == b"WATCHDOG=1"
+    assert fed == 3
 
 
 def test_the_watchdog_is_fed_at_half_its_limit_and_only_by_whom_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
