@@ -229,9 +229,15 @@ class LocalCentre:
         found = {}
         for process in self._processes():
             status, said = process.get("/readyz")
-            if status != HTTPStatus.OK:
+            if process.ended is not None:
+                found[process.log.stem] = f"it ended with {process.ended}; the end of its log:\n{process.log_tail()}"
+            elif status != HTTPStatus.OK:
                 found[process.log.stem] = said.strip() or f"it does not answer; see {process.log.name}"
         return found
+
+    def is_whole(self) -> bool:
+        """Whether every flow and every gateway runs."""
+        return all(process.ended is None for process in self._processes())
 
     def victims(self) -> dict[str, Victim]:
         """Return by name everything that can be killed and started again."""
