@@ -1,1 +1,1 @@
-"""The central service: so far a broker for its tests, and nothing that runs."""
+"""The central service: the bridge to gateways, the flows on Kafka, what they deliver to, and servers to try it with."""
