@@ -26,6 +26,7 @@ _ABOUT = re.compile(
     r"Object contains unknown field `(?P<unknown>[^`]*)`"
     r"|Object missing required field `(?P<missing>[^`]*)`"
     r"|Invalid value '(?P<value>[^']*)'"
+    r"|Invalid enum value '(?P<word>[^']*)'"
 )
 
 _encoder = msgspec.json.Encoder()
@@ -128,7 +129,7 @@ def decode_toml(text: str, kind: type[T], where: str) -> T:
 
 
 def _wanted(text: str, kind: type, message: str) -> str:
-    """Return what would have been right where `message` says only what was wrong: a key, or a kind of section."""
+    """Return what would have been right where `message` says only what was wrong."""
     told = _ABOUT.match(message)
     if told is None:
         return ""
@@ -144,7 +145,27 @@ def _wanted(text: str, kind: type, message: str) -> str:
             known = [each.encode_name for each in part.fields]
             if wrong not in (*known, part.tag_field):
                 return _nearest(wrong, known)
+        elif told["word"] and (words := _instead_of(told["word"], part, value)):
+            return _nearest(told["word"], words)
     return ""
+
+
+def _instead_of(word: str, part: inspect.StructType, value: dict[str, object]) -> list[str]:
+    """Return what a key of this section might have had instead of a word; nothing where none has it wrongly."""
+    for field in part.fields:
+        words, found = _words(field.type), value.get(field.encode_name)
+        if words and word not in words and word in (found if isinstance(found, list) else [found]):
+            return words
+    return []
+
+
+def _words(kind: inspect.Type) -> list[str]:
+    """Return the words that a key, or each item of its list, is one of; none where it may be something else."""
+    if isinstance(kind, inspect.UnionType):
+        return [word for each in kind.types for word in _words(each)]
+    if isinstance(kind, inspect.VarTupleType | inspect.ListType):
+        return _words(kind.item_type)
+    return [str(each) for each in kind.values if each] if isinstance(kind, inspect.LiteralType) else []
 
 
 def _nearest(found: str, known: list[str]) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from models.contracts.answer import Answer
 from models.contracts.errors import ConfigError, InputError
@@ -161,7 +162,11 @@ def test_half_a_character_in_what_was_text_already_raises_nothing_but_the_promis
         ('number = "two"', "policy.toml: Expected `int`, got `str` - at `$.number`"),
         ("[[when]]\naccept_at = 0.9", "policy.toml: Object missing required field `context` - at `$.when[0]`"),
         ("[[when]]\n[when.context]", "policy.toml: Expected `object` of length >= 1 - at `$.when[0].context`"),
-        ('doubtful = "later"', "policy.toml: Invalid enum value 'later' - at `$.doubtful`"),
+        (
+            'doubtful = "later"',
+            "policy.toml: Invalid enum value 'later' - at `$.doubtful`; wanted one of `escalated`, `review`, `unsure`",
+        ),
+        ('doubtful = "unsre"', "policy.toml: Invalid enum value 'unsre' - at `$.doubtful`; wanted perhaps `unsure`"),
     ],
 )
 def test_a_mistake_in_configuration_names_file_key_and_what_is_wanted(text: str, message: str) -> None:
@@ -169,6 +174,33 @@ def test_a_mistake_in_configuration_names_file_key_and_what_is_wanted(text: str,
         decode_toml(text, Policy, "policy.toml")
 
     assert str(caught.value) == message
+
+
+class Door(Struct):
+    colours: tuple[Literal["red", "blue"], ...] = ()
+    lock: Literal["", "latch", "bolt"] | None = None
+
+
+class House(Struct):
+    doors: list[Door] = []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'colours = ["red", "grey"]',
+            "Invalid enum value 'grey' - at `$.doors[1].colours[1]`; wanted one of `blue`, `red`",
+        ),
+        ('lock = "chain"', "Invalid enum value 'chain' - at `$.doors[1].lock`; wanted one of `bolt`, `latch`"),
+        ('lock = "blot"', "Invalid enum value 'blot' - at `$.doors[1].lock`; wanted perhaps `bolt`"),
+    ],
+)
+def test_a_word_that_is_none_of_those_wanted_is_answered_with_them(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        decode_toml(f'[[doors]]\ncolours = ["blue"]\nlock = "bolt"\n[[doors]]\n{text}', House, "house.toml")
+
+    assert str(caught.value) == f"house.toml: {message}"
 
 
 def test_text_that_is_no_toml_names_the_file_and_the_line() -> None:
