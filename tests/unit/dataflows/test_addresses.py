@@ -1,8 +1,8 @@
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dataflows.addresses import addresses_in
+from dataflows.addresses import Address, addresses_in
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,17 @@ from dataflows.addresses import addresses_in
         ("fe80::1%eth0 asked", ["fe80::1"]),
         ("Chrome/120.0.6099.129 at 12:34:56, de:ad:be:ef:00:01", []),
         ("v1.2.3.4 1.2.3.4.5 1.2.3.4a 999.1.1.1 std::vector", []),
-        ("bound to 0.0.0.0 and ::", []),
+        ("bound to 0.0.0.0 and ::, which is ::ffff:0:0", []),
     ],
 )
 def test_addresses_are_found_in_one_spelling_and_nothing_else_is(text: str, found: list[str]) -> None:
     assert list(addresses_in(text)) == found
 
 
-@given(st.ip_addresses().filter(lambda address: not address.is_unspecified), st.sampled_from([" ", '"', "[", "=", "("]))
-def test_every_address_is_found_however_it_is_written(address: object, before: str) -> None:
-    written = getattr(address, "exploded", str(address))
+@given(st.ip_addresses(), st.sampled_from([" ", '"', "[", "=", "("]))
+def test_every_address_is_found_however_it_is_written(address: Address, before: str) -> None:
+    assume(not ((address.version == 6 and address.ipv4_mapped) or address).is_unspecified)
+    written = address.exploded
 
     assert list(addresses_in(f"x{before}{written} y")) == list(addresses_in(f"x{before}{address} y")) != []
 
