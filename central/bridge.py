@@ -117,9 +117,9 @@ def _run(bridge: Bridge, watch: BridgeWatch) -> int:
     threads = [Thread(target=turn, args=(name, work), name=name, daemon=True) for name, work in _WORK.items()]
     for thread in threads:
         thread.start()
-    # Not sigtimedwait: in CPython it tells of a signal that never came, where SIGCONT wakes it after its time is over.
     watchdog = Watchdog()
     notify("READY=1", f"STATUS={bridge.name} carries")
+    # Not sigtimedwait: in CPython it tells of a signal that never came, where SIGCONT wakes it after its time is over.
     while not died.wait(_TICK_S) and not signal.sigpending() & _STOPS:
         if not watch.unhealthy():
             watchdog.feed()

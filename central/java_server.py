@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import shutil
 import signal
-import socket
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -138,12 +137,6 @@ class JavaServer:
         command += [f"-Dlog4j2.configurationFile={self._directory}/log4j2.properties", "-cp", self._classpath]
         with self._log.open("ab") as log:
             return subprocess.Popen([*command, main, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _check(folder: Path, digests: Path) -> None:

@@ -11,7 +11,8 @@ from confluent_kafka.cimpl import NewTopic
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from central.java_server import JavaServer, free_port
+from central.java_server import JavaServer
+from dataflows.running.child import free_port
 
 _MADE_WITHIN_S = 120.0
 

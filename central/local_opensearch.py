@@ -6,7 +6,8 @@ from pathlib import Path
 
 from opensearchpy import OpenSearch, OpenSearchException
 
-from central.java_server import JavaServer, free_port
+from central.java_server import JavaServer
+from dataflows.running.child import free_port
 from models.contracts.errors import UnavailableError
 
 _PORTS = range(9201, 9300)  # the runner takes no others

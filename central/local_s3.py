@@ -3,7 +3,8 @@
 import socket
 from pathlib import Path
 
-from central.java_server import JavaServer, free_port
+from central.java_server import JavaServer
+from dataflows.running.child import free_port
 
 ACCESS_KEY, SECRET_KEY = "headwater", "known-to-the-tests"
 

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from central.java_server import free_port
+from dataflows.running.child import free_port
 from models.contracts.errors import UnavailableError
 
 _ROOT = Path(__file__).parent.parent

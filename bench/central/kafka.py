@@ -29,7 +29,6 @@ from bench.pipeline import _records as lines
 from bench.pipeline import _table as table
 from bench.row import Row
 from central.config import Centre
-from central.java_server import free_port
 from central.local_kafka import LocalKafka
 from dataflows.cache.verdict_cache import VerdictCache
 from dataflows.connectors.courier import CourierSink, Limits
@@ -39,6 +38,7 @@ from dataflows.connectors.kafka_reader import read_whole
 from dataflows.connectors.kafka_source import Consuming, KafkaSource
 from dataflows.observer import Unobserved
 from dataflows.operators.repeats import Repeats
+from dataflows.running.child import free_port
 from dataflows.triage import Outlet, triage
 from models.classifier import Current
 from models.contracts import wire

@@ -16,11 +16,11 @@ import pytest
 from bytewax.recovery import init_db_dir
 from confluent_kafka import Producer
 
-from central.java_server import free_port
 from central.local_kafka import LocalKafka
 from central.topics import Names, create, declared
 from dataflows.connectors.backlog import held
 from dataflows.connectors.kafka import Cluster
+from dataflows.running.child import free_port
 from models.contracts.event import DeadLetter
 from models.contracts.verdict import CENTRAL, Verdict
 from models.contracts.wire import decode_dead_letter, decode_verdict, encode
